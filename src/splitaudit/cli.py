@@ -1,0 +1,145 @@
+"""The command line: one thin command per verb."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
+from splitaudit.errors import SplitAuditError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train a model by split learning, and measure how well it withstands the server it was trained with.",
+)
+
+Sets = Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")]
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a preset's name.")],
+    set_: Sets = [],  # noqa: B006 (Typer copies it)
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/<config>-<hash>.")] = None,
+) -> None:
+    """Train a split model, attack it as its server could, and report. The same command resumes what was stopped."""
+    from splitaudit.experiments.progress import Reporter
+    from splitaudit.experiments.run import run as run_config
+    from splitaudit.runtime import resolve
+
+    settings = resolve(load_config(config, set_))
+    path = out or Path("runs") / f"{Path(config).stem}-{settings.fingerprint()}"
+    _show_result(run_config(settings, path, Reporter()), path)
+
+
+@app.command()
+def attack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    attacks: Annotated[str, typer.Option(help="Names, separated by commas; the anchors are always run too.")] = "",
+    set_: Sets = [],  # noqa: B006
+) -> None:
+    """Attack a finished run's model again, with other attacks or settings (--set attack.eps=16/255)."""
+    from splitaudit.experiments.progress import Reporter
+    from splitaudit.experiments.run import attack as attack_run
+
+    names = [name.strip() for name in attacks.split(",") if name.strip()]
+    path, result = attack_run(run, names, set_, Reporter())
+    _show_result(result, path)
+
+
+@app.command()
+def presets() -> None:
+    """List the presets."""
+    for name in preset_names():
+        summary = next(line for line in preset_text(name).splitlines() if line.startswith("#")).lstrip("# ")
+        typer.echo(f"{name:<14} {summary}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="PRESET")]) -> None:
+    """Print a preset with its comments: a starting point for a config of your own."""
+    typer.echo(preset_text(name), nl=False)
+
+
+@app.command()
+def cuts(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of the zoo, or package.module:factory.")],
+    size: Annotated[int, typer.Option(min=1, help="Height and width of the images.")] = 32,
+    channels: Annotated[int, typer.Option(min=1, max=3)] = 3,
+    classes: Annotated[int, typer.Option(min=2)] = 10,
+    width: Annotated[int | None, typer.Option(min=1)] = None,
+) -> None:
+    """Print every legal cut of a model: what crosses it, and what each side computes."""
+    from splitaudit.models import build_model, legal_cuts
+
+    named = {"module": model} if ":" in model else {"name": model}
+    network = build_model(ModelConfig(**named, width=width), num_classes=classes, channels=channels, seed=0)
+    table = Table(title=f"Legal cuts of {model} for {channels} x {size} x {size} images")
+    table.add_column("cut after", no_wrap=True)
+    for column in ("shape", "bytes/sample", "params before", "params after", "MACs before", "MACs after"):
+        table.add_column(column, justify="right")
+    for point in legal_cuts(network, (channels, size, size)):
+        table.add_row(
+            point.name,
+            "x".join(str(side) for side in point.shape),
+            f"{point.bytes_per_sample:,}",
+            f"{point.parameters_before:,}",
+            f"{point.parameters_after:,}",
+            f"{point.macs_before:,}",
+            f"{point.macs_after:,}",
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of result.json."""
+    from splitaudit.evaluation.result import Result
+
+    typer.echo(json.dumps(Result.model_json_schema(), indent=2))
+
+
+def _show_result(result: "object", path: Path) -> None:
+    from splitaudit.evaluation.result import Result
+
+    assert isinstance(result, Result)
+    table = Table(title=f"Accuracy under attack (clean: {result.clean.accuracy:.1f}%)")
+    table.add_column("attack", no_wrap=True)
+    table.add_column("knows", no_wrap=True)
+    for column in ("accuracy %", "drop", "95% interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in result.attacks:
+        low, high = row.accuracy_drop_ci95
+        table.add_row(
+            row.name,
+            row.knowledge,
+            f"{row.accuracy:.1f}",
+            f"{row.accuracy_drop:.1f}",
+            f"{low:.1f} to {high:.1f}",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    for check in result.checks:
+        if not check.passed:
+            console.print(f"Check failed: {check.name}. {check.detail}", markup=False, highlight=False)
+    console.print(result.verdict, markup=False, highlight=False)
+    typer.echo(f"report:  {path / 'report.html'}")
+    typer.echo(f"results: {path / 'result.json'}")
+
+
+def main() -> None:
+    """The entry point: errors that are the user's to mend are told without a traceback, with exit code 2."""
+    try:
+        app()
+    except SplitAuditError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on from the last checkpoint.", err=True)
+        sys.exit(130)

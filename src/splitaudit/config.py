@@ -1,0 +1,308 @@
+"""Everything a run can be told. A YAML file (or a preset) and `--set a.b=value` become one frozen `RunConfig`.
+
+Nothing else in the package reads settings from anywhere. Unknown keys are refused with the nearest known one.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from splitaudit.errors import ConfigError, unknown_name
+
+
+def _fraction(value: object) -> object:
+    """Accept `8/255` where a number is expected: budgets are usually written so."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+Amount = Annotated[PositiveFloat, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(_Section):
+    """The clients' images, and how they are spread over the clients."""
+
+    name: str = "digits"
+    """A known data set (`digits`, `cifar10`, ...), `hub:owner/name`, a folder of class folders, or an .npz file."""
+    root: Path | None = None
+    """Folder holding `<name>*.parquet`; nothing is downloaded when it is set."""
+    size: PositiveInt | None = None
+    """Height and width the images are resized to; the data set's own by default."""
+    channels: Literal[1, 3] | None = None
+    """1 turns images grey, 3 repeats grey ones; the data set's own by default."""
+    clients: PositiveInt = 10
+    partition: Literal["iid", "dirichlet", "shards"] = "iid"
+    beta: PositiveFloat = 0.5
+    """Concentration of the Dirichlet partition: the smaller, the more uneven the clients' classes."""
+    shards_per_client: PositiveInt = 2
+    client_share: float = Field(0.8, gt=0, le=1)
+    """Share of the training images that the clients hold; the rest is the attacker's same-distribution data."""
+
+
+class AttackerConfig(_Section):
+    """The images the server has of its own. They never overlap the clients' images, nor the test images."""
+
+    source: str = "patches"
+    """As `data.name`. The name of the clients' own data set means its images that no client holds."""
+    images: PositiveInt = 4096
+
+
+class ModelConfig(_Section):
+    """The network, and where it is split."""
+
+    name: str | None = None
+    """A model of the zoo (`splitaudit cuts` lists them)."""
+    module: str | None = None
+    """`package.module:factory` of a model of your own, called as `factory(num_classes=..., channels=...)`."""
+    width: PositiveInt | None = None
+    """Base width of the models that have one; the model's own by default."""
+    input_end: str = "depth1"
+    """Last node of the input layers: a name from `splitaudit cuts`, or `depth1` ... `depth4`."""
+    server_end: str = "flatten"
+    """Last node of the server layers."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if (self.name is None) == (self.module is None):
+            raise ValueError("set exactly one of model.name (a model of the zoo) and model.module (your own)")
+        return self
+
+
+class TrainingConfig(_Section):
+    """Split learning itself."""
+
+    topology: Literal["u_shaped", "vanilla"] = "u_shaped"
+    """`u_shaped`: labels and output layers stay with the clients. `vanilla`: both are at the server."""
+    schedule: Literal["round_robin", "splitfed", "splitfed_v2"] = "round_robin"
+    local_steps: PositiveInt = 10
+    """splitfed only: batches of each client between two averagings of the client layers."""
+    iterations: PositiveInt = 3000
+    """Batches that clients exchange with the server, over all clients."""
+    batch_size: int = Field(128, ge=2)
+    learning_rate: PositiveFloat = 0.01
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: NonNegativeFloat = 0.0
+    lr_schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    augment: Literal["none", "crop_flip"] = "none"
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0: set training.momentum, or training.nesterov=false")
+        return self
+
+
+class AdversaryConfig(_Section):
+    """What the server does during training (Algorithm 1 of the paper for `sladv`)."""
+
+    kind: Literal["honest", "sladv"] = "sladv"
+    alpha: NonNegativeFloat = Field(1.0, allow_inf_nan=False)
+    """Similarity weight: how strongly the server pulls the clients' activations towards its shadow's."""
+    similarity: Literal["mse", "l2", "frobenius"] = "mse"
+    shadow: Literal["residual", "single", "multi", "none"] = "residual"
+    shadow_blocks: PositiveInt = 2
+    """Residual blocks of the shadow `multi`."""
+    learning_rate: PositiveFloat = 0.01
+    momentum: float = Field(0.0, ge=0, lt=1)
+
+
+class AttackConfig(_Section):
+    """The perturbation, for SLADV (Algorithm 2 of the paper) and for every anchor beside it."""
+
+    eps: Amount = 8 / 255
+    eps_unit: Literal["pixels", "standardized"] = "pixels"
+    """`pixels`: of images in [0, 1]. `standardized`: of images divided by the training data's deviation per channel."""
+    norm: Literal["linf", "l2"] = "linf"
+    steps: PositiveInt = 10
+    step_size: Amount | None = None
+    """In the unit of eps; 2.5 eps / steps, and never more than eps, by default."""
+    start: Literal["gaussian", "uniform", "zero"] = "gaussian"
+    update: Literal["sign", "raw", "l2"] | None = None
+    """What a step makes of the gradient; by default steepest ascent in the norm: `sign` for linf, `l2` for l2."""
+
+
+class EvaluationConfig(_Section):
+    """What is measured after the training."""
+
+    images: PositiveInt | None = 1000
+    """The first so many test images are attacked; null means all. Clean accuracy is always over all test images."""
+    batch_size: PositiveInt = 250
+    pgd_steps: PositiveInt = 20
+    pgd_restarts: PositiveInt = 2
+
+
+class RuntimeConfig(_Section):
+    """Where and how it is computed."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, ..."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of the training; attacks and accuracies are always computed in float32."""
+    seed: int = Field(0, ge=0)
+    threads: PositiveInt | None = None
+    checkpoint_every: PositiveInt = 100
+    """Iterations between two checkpoints."""
+
+
+class RunConfig(_Section):
+    """One run, whole: what `config.yaml` of a run folder holds."""
+
+    data: DataConfig = DataConfig()
+    attacker: AttackerConfig = AttackerConfig()
+    model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
+    adversary: AdversaryConfig = AdversaryConfig()
+    attack: AttackConfig = AttackConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    def to_yaml(self) -> str:
+        """The complete config, as a run folder keeps it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def cautions(self) -> list[str]:
+        """What is legal but most likely not meant."""
+        cautions = []
+        if self.attack.start == "zero":
+            cautions.append(
+                "attack.start=zero: cosine similarity has its maximum at delta = 0, so its gradient there is exactly "
+                "zero and the first step follows rounding errors. Use gaussian unless that is what you study."
+            )
+        if self.attack.update == "raw":
+            cautions.append(
+                "attack.update=raw: the gradient of a cosine is tiny per pixel, so steps of usual sizes move almost "
+                "nothing. Use sign unless that is what you study."
+            )
+        return cautions
+
+    def fingerprint(self) -> str:
+        """A hash of every setting that can change a number: not where the data lies, nor how often it is saved."""
+        settings = self.model_dump(mode="json", exclude={"data": {"root"}, "runtime": {"checkpoint_every"}})
+        return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def differences(self, other: "RunConfig") -> list[str]:
+        """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
+        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        ignored = {("data", "root"), ("runtime", "checkpoint_every")}
+        return [
+            f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
+            for section, values in mine.items()
+            for key, value in values.items()
+            if value != theirs[section][key] and (section, key) not in ignored
+        ]
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    folder = resources.files("splitaudit") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """A preset's YAML with its comments. Raises ConfigError for an unknown one, naming the nearest."""
+    if name not in preset_names():
+        raise ConfigError(unknown_name("preset", name, preset_names()))
+    return (resources.files("splitaudit") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The config of a preset's name or a YAML file's path, with `a.b=value` overrides (values are YAML).
+
+    Raises ConfigError naming the key, the value and the remedy.
+    """
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise ConfigError(
+                f"No config file {source!r}. Name a file, or one of the presets: {', '.join(preset_names())}."
+            )
+        text = path.read_text(encoding="utf-8")
+    else:
+        text = preset_text(source)
+    settings = _parse_yaml(text, source)
+    for override in overrides:
+        _override(settings, override)
+    return parse_config(settings, source)
+
+
+def override_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A config with `a.b=value` overrides. What was derived from an overridden setting is derived anew."""
+    settings = config.model_dump(mode="json")
+    if any(override.startswith("attack.") for override in overrides):
+        settings["attack"] |= {"step_size": None, "update": None}
+    for override in overrides:
+        _override(settings, override)
+    return parse_config(settings, "with your --set")
+
+
+def parse_config(settings: dict[str, Any], source: str) -> RunConfig:
+    """Validate plain settings; `source` names them in the error."""
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_problem(dict(detail))}" for detail in error.errors())
+        raise ConfigError(f"Config {source} is not valid:\n{problems}") from None
+
+
+def _parse_yaml(text: str, source: str) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{source} must hold sections such as `data:` and `model:`, not {type(settings).__name__}.")
+    return settings
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    sections = key.strip().split(".")
+    if not equals or not all(sections) or len(sections) < 2:
+        raise ConfigError(f"--set {override!r} must read section.key=value, e.g. --set training.iterations=500.")
+    target = settings
+    for section in sections[:-1]:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section.")
+    try:
+        target[sections[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        target[sections[-1]] = value
+
+
+def _problem(detail: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        fields: Any = RunConfig.model_fields
+        for part in detail["loc"][:-1]:
+            fields = fields[part].annotation.model_fields
+        return f"{path}: {unknown_name('key', str(detail['loc'][-1]), fields)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
+    return f"{path or 'config'}: {message}{shown}"

@@ -1,0 +1,71 @@
+"""The audit of a trained model: clean accuracy, attacks and anchors, checks, verdict."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splitaudit.attacks import Budget
+from splitaudit.config import RunConfig
+from splitaudit.data import AuditData
+from splitaudit.errors import ConfigError
+from splitaudit.evaluation.anchors import make_attack
+from splitaudit.evaluation.checks import run_checks
+from splitaudit.evaluation.measure import Clean, Outcome, clean_accuracy, measure_clean, run_attack, summarize
+from splitaudit.evaluation.result import AttackResult, Check, CleanResult
+from splitaudit.evaluation.target import Target
+from splitaudit.evaluation.verdict import write_verdict
+from splitaudit.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found."""
+
+    clean: CleanResult
+    attacks: list[AttackResult]
+    checks: list[Check]
+    verdict: str
+    measured: Clean
+    outcomes: dict[str, Outcome]
+
+
+def attacked_images(config: RunConfig, available: int) -> int:
+    """How many test images are attacked. Raises ConfigError when there are fewer than asked for."""
+    wanted = config.evaluation.images or available
+    if wanted > available:
+        raise ConfigError(f"evaluation.images: {wanted} test images are to be attacked, but there are {available}.")
+    return wanted
+
+
+def make_budget(config: RunConfig, deviation: Tensor) -> Budget:
+    """The `attack` section's budget; `deviation` (C, 1, 1) is the standardised unit in pixels."""
+    scale: Tensor | float = 1.0 if config.attack.eps_unit == "pixels" else deviation
+    return Budget(config.attack.norm, config.attack.eps, scale)
+
+
+def audit(
+    config: RunConfig,
+    target: Target,
+    data: AuditData,
+    names: Sequence[str],
+    runtime: Runtime,
+    progress: Callable[[str], None],
+) -> Audit:
+    """Run the named attacks on the target and judge them. `progress` is told each attack's name as it begins."""
+    budget = make_budget(config, target.model.F1.get_buffer("normalize.std"))
+    attacks = [make_attack(name, config, target, budget) for name in names]
+    n = attacked_images(config, len(data.test))
+    batch_size = config.evaluation.batch_size
+    progress("clean accuracy")
+    overall = clean_accuracy(target, data.test, batch_size, runtime)
+    clean = measure_clean(target, data.test.subset(torch.arange(n)), batch_size, runtime)
+    outcomes: dict[str, Outcome] = {}
+    for attack in attacks:
+        progress(attack.name)
+        outcomes[attack.name] = run_attack(attack, target, clean, batch_size, runtime)
+    results = {name: summarize(outcome, clean) for name, outcome in outcomes.items()}
+    checks = run_checks(overall, len(data.train.classes), clean, outcomes)
+    verdict = write_verdict(overall, results, {check.name: check for check in checks})
+    return Audit(overall, list(results.values()), checks, verdict, clean, outcomes)

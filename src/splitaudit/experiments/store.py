@@ -1,0 +1,126 @@
+"""A run is a folder; this is what lies in it, and how it is written so that a kill at any moment loses nothing."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from splitaudit.config import RunConfig, parse_config
+from splitaudit.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and safe writing of one run's files."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The complete config, as resolved."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training states, see `learning.checkpoint`."""
+        return self.path / "checkpoint"
+
+    @property
+    def metrics(self) -> Path:
+        """The training curves, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The delivered model: the state of `Sequential(normalize, network)`, safetensors."""
+        return self.path / "model.safetensors"
+
+    @property
+    def samples(self) -> Path:
+        """A few attacked images for the report."""
+        return self.path / "samples.npz"
+
+    @property
+    def result(self) -> Path:
+        """Written last but for the report: where it is, the run is done."""
+        return self.path / "result.json"
+
+    def claim(self, config: RunConfig) -> None:
+        """Make the folder this config's. Raises RunError if it holds something else."""
+        if self.config_file.exists():
+            differences = self.read_config().differences(config)
+            if differences:
+                raise RunError(
+                    f"{self.path} holds a run of another config. It differs in (there, here):\n  "
+                    + "\n  ".join(differences)
+                    + "\nChoose another --out, or remove the folder."
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(f"{self.path} is not a run folder and not empty: choose another --out.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}. Choose another --out.") from None
+        self.write(self.config_file, config.to_yaml().encode())
+
+    def read_config(self) -> RunConfig:
+        """The config of the run in this folder. Raises RunError if there is none."""
+        try:
+            settings = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
+                raise RunError(f"{self.config_file} is empty or damaged: remove the folder and run again.")
+            return parse_config(settings, str(self.config_file))
+        except OSError:
+            raise RunError(f"{self.path} is not a run folder: it has no config.yaml.") from None
+        except (yaml.YAMLError, ConfigError) as error:
+            raise RunError(f"{self.config_file} cannot be read: {error}") from None
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file of the run whole or not at all."""
+        aside = path.with_name(f".{path.name}.writing")
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The training curves so far; a line that a kill cut short is left out."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def keep_metrics(self, last_iteration: int) -> None:
+        """Drop what was logged after the iteration that training goes on from."""
+        rows = [row for row in self.read_metrics() if row["iteration"] <= last_iteration]
+        self.write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Log one row."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process out. Raises RunError if one is at work; a killed one's lock is gone with it."""
+        import fcntl
+
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    f"Another process is working on {self.path}: wait for it, or choose another --out."
+                ) from None
+            yield

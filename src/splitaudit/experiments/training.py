@@ -1,0 +1,119 @@
+"""Training a run's model with checkpoints and curves: from where it was left, to the end, or to a clear stop."""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from splitaudit.config import RunConfig
+from splitaudit.errors import DivergenceError, RunError
+from splitaudit.evaluation.result import TrainingResult
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.store import RunFolder
+from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from splitaudit.learning.layers import learning_rate
+from splitaudit.learning.session import Session
+
+LOGGED_EVERY = 10
+"""Iterations between two rows of the training curves."""
+
+
+@dataclass
+class _Stretch:
+    """The iterations since the last row of the curves."""
+
+    seconds_before: float
+    began: float = field(default_factory=time.perf_counter)
+    losses: list[Tensor] = field(default_factory=list)
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+
+def train(config: RunConfig, session: Session, folder: RunFolder, reporter: Reporter) -> TrainingResult:
+    """Train `session` to the end of its iterations, resuming from the folder's last checkpoint.
+
+    Raises DivergenceError as soon as a loss or a parameter is not finite; the last good checkpoint stays.
+    """
+    total = config.training.iterations
+    seconds = resume(session, folder, reporter)
+    folder.keep_metrics(session.iteration)
+    saved = session.iteration
+    with reporter.training(session.iteration, total) as progress:
+        stretch = _Stretch(seconds)
+        for done in session.rounds():
+            stretch.losses += done.losses
+            save = done.iteration - saved >= config.runtime.checkpoint_every or done.iteration == total
+            if not save and len(stretch.losses) < LOGGED_EVERY:
+                continue
+            row = _log(config, session, folder, stretch)
+            progress(done.iteration, row["loss"], row["images_per_second"])
+            seconds = stretch.seconds_before + stretch.seconds()
+            if save:
+                _save(session, folder, seconds)
+                saved = done.iteration
+            stretch = _Stretch(seconds)
+    return _summary(config, folder, seconds)
+
+
+def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:
+    """Bring the session to the folder's last readable checkpoint; the seconds of training it stands for."""
+    checkpoint = load_checkpoint(folder.checkpoints, reporter.warn)
+    if checkpoint is None:
+        return 0.0
+    try:
+        session.load_state(checkpoint.state)
+    except (KeyError, RuntimeError) as error:
+        raise RunError(
+            f"The checkpoints in {folder.path} do not fit this model ({error}); remove the folder and run again."
+        ) from None
+    if 0 < session.iteration < session.iterations:
+        reporter.say(f"Resuming at iteration {session.iteration} of {session.iterations}.")
+    return float(checkpoint.extra["seconds"])
+
+
+def _log(config: RunConfig, session: Session, folder: RunFolder, stretch: _Stretch) -> dict[str, float]:
+    losses = torch.stack(stretch.losses).tolist()
+    first = session.iteration - len(losses)
+    for offset, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            _diverged(folder, f"The loss became {loss} at iteration {first + offset + 1}")
+    adversary = session.server.adversary
+    row = {
+        "iteration": session.iteration,
+        "loss": sum(losses) / len(losses),
+        "learning_rate": learning_rate(config.training, session.iteration - 1),
+        "images_per_second": len(losses) * config.training.batch_size / stretch.seconds(),
+        **({} if adversary is None else adversary.metrics()),
+    }
+    folder.append_metrics(row)
+    return row
+
+
+def _save(session: Session, folder: RunFolder, seconds: float) -> None:
+    state = session.state()
+    if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
+        _diverged(folder, f"A parameter became infinite or NaN by iteration {session.iteration}")
+    save_checkpoint(folder.checkpoints, Checkpoint(session.iteration, state, {"seconds": seconds}))
+
+
+def _diverged(folder: RunFolder, what: str) -> None:
+    kept = load_checkpoint(folder.checkpoints, lambda _text: None)
+    last = "no checkpoint was reached" if kept is None else f"the checkpoint of iteration {kept.iteration} is kept"
+    raise DivergenceError(
+        f"{what}; {last} in {folder.path}. Lower training.learning_rate (or adversary.alpha, which pulls at the same "
+        "parameters), and use another --out."
+    )
+
+
+def _summary(config: RunConfig, folder: RunFolder, seconds: float) -> TrainingResult:
+    rows = folder.read_metrics()[-5:]
+    iterations = config.training.iterations
+    return TrainingResult(
+        iterations=iterations,
+        seconds=seconds,
+        images_per_second=iterations * config.training.batch_size / seconds,
+        final_loss=sum(row["loss"] for row in rows) / len(rows),
+    )

@@ -1,0 +1,1 @@
+"""Split learning itself: clients, the server, schedules, checkpoints."""

@@ -1,0 +1,98 @@
+"""A client of split learning: its data, and its side of a split step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splitaudit.config import TrainingConfig
+from splitaudit.data import ImageSet, crop_and_flip
+from splitaudit.learning.layers import TrainedLayers
+from splitaudit.learning.output import output_gradient
+from splitaudit.learning.server import Server
+from splitaudit.learning.state import State, join, part
+from splitaudit.randomness import derive_generator
+from splitaudit.runtime import Runtime
+
+
+@dataclass
+class ClientLayers:
+    """The layers on the clients' side: `F1`, and `F3` unless the server holds it (vanilla)."""
+
+    input: TrainedLayers
+    output: TrainedLayers | None
+
+    def parts(self) -> list[TrainedLayers]:
+        """`F1`, and `F3` if it is here."""
+        return [self.input] if self.output is None else [self.input, self.output]
+
+    def copy(self) -> "ClientLayers":
+        """The same layers with parameters and optimizers of their own."""
+        return ClientLayers(self.input.copy(), None if self.output is None else self.output.copy())
+
+    def state(self) -> State:
+        """All that the next step depends on."""
+        return join(**{layers.name: layers.state() for layers in self.parts()})
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        for layers in self.parts():
+            layers.load_state(part(state, layers.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One of the data owners. Holds indices into the training images, never a copy of them."""
+
+    index: int
+    data: ImageSet
+    indices: Tensor
+    """int64 (n,): which of `data`'s images are this client's."""
+    config: TrainingConfig
+    runtime: Runtime
+
+    def train_batch(self, layers: ClientLayers, server: Server, batch: int, iteration: int) -> Tensor:
+        """One split step on this client's batch number `batch`; the loss, a detached scalar.
+
+        Algorithm 1 of the paper, lines 2, 5 and 8, as the client runs them.
+        """
+        images, labels = self.batch(batch)
+        o1 = layers.input.forward(images, iteration)
+        if layers.output is None:
+            loss, do1 = server.train(o1.detach(), labels)
+        else:
+            o2 = server.forward(o1.detach())
+            loss, do2 = output_gradient(layers.output, o2, labels, iteration)
+            do1 = server.backward(do2)
+        if o1.requires_grad:
+            o1.backward(do1)
+        for trained in layers.parts():
+            trained.update(iteration)
+        return loss
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Batch `number` of this client's own endless sequence: pixels (N, C, H, W) and labels (N,).
+
+        The sequence is one reshuffled pass over the client's images after another. A batch may span two passes (or
+        more, for a client with fewer images than a batch), so every batch has the same size.
+        """
+        chosen = self._batch_indices(number)
+        images = self.data.images[chosen]
+        if self.config.augment == "crop_flip":
+            images = crop_and_flip(images, self._generator("augment", number))
+        assert self.data.labels is not None
+        return self.runtime.pixels(images), self.data.labels[chosen].to(self.runtime.device)
+
+    def _batch_indices(self, number: int) -> Tensor:
+        size, images = self.config.batch_size, len(self.indices)
+        first = number * size
+        first_pass, last_pass = first // images, (first + size - 1) // images
+        passes = [
+            torch.randperm(images, generator=self._generator("pass", i)) for i in range(first_pass, last_pass + 1)
+        ]
+        order = torch.cat(passes)
+        start = first - first_pass * images
+        return self.indices[order[start : start + size]]
+
+    def _generator(self, *name: object) -> torch.Generator:
+        return derive_generator(self.runtime.seed, "client", self.index, *name)

@@ -1,0 +1,25 @@
+"""How the report writes numbers: one decimal unless told otherwise, true minus signs, no minus zero."""
+
+import math
+
+
+def decimal(value: float, places: int = 1) -> str:
+    """`-1234.56` as `−1,234.6`; a dash for what is not a number."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:z,.{places}f}"
+    return text.replace("-", "−")
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Both ends in words: a dash between them would be mistaken for a minus sign."""
+    return f"{decimal(bounds[0])} to {decimal(bounds[1])}"
+
+
+def duration(seconds: float) -> str:
+    """`42.3 s`, `3 min 5 s` or `2 h 7 min`: two units at most."""
+    if not math.isfinite(seconds) or seconds < 60:
+        return f"{decimal(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"

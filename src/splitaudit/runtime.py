@@ -1,0 +1,100 @@
+"""Where and how a run is computed: device, precision, memory format."""
+
+import os
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import splitaudit
+from splitaudit.config import RunConfig
+from splitaudit.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The resolved `runtime` section: a real device, and a real precision."""
+
+    device: torch.device
+    precision: str
+    """`float32` or `bf16`."""
+    seed: int
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the training; enter it around forward passes only."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device, channels-last: the faster layout for convolutions on CPUs and GPUs alike."""
+        module.to(self.device)
+        # Not Module.to: it raises when a parameter has four dimensions but another kind of layout.
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        return module
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """uint8 images (N, C, H, W) as float32 pixels in [0, 1], on the device and channels-last."""
+        images = images.to(self.device, non_blocking=True)
+        return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Replace every `auto` by what this machine has, and every default that depends on another setting by its value.
+
+    Raises ConfigError when the device asked for is not there.
+    """
+    device = _resolve_device(config.runtime.device)
+    precision = config.runtime.precision
+    if precision == "auto":
+        precision = "bf16" if _has_fast_bf16(device) else "float32"
+    threads = config.runtime.threads or torch.get_num_threads()
+    step_size = config.attack.step_size or min(1.0, 2.5 / config.attack.steps) * config.attack.eps
+    runtime = config.runtime.model_copy(update={"device": str(device), "precision": precision, "threads": threads})
+    update = config.attack.update or ("sign" if config.attack.norm == "linf" else "l2")
+    attack = config.attack.model_copy(update={"step_size": step_size, "update": update})
+    return config.model_copy(update={"runtime": runtime, "attack": attack})
+
+
+def start_runtime(config: RunConfig) -> Runtime:
+    """Apply a resolved config's `runtime` section to this process."""
+    assert config.runtime.threads is not None, "the config must be resolved"
+    torch.set_num_threads(config.runtime.threads)
+    return Runtime(torch.device(config.runtime.device), config.runtime.precision, config.runtime.seed)
+
+
+def describe_environment() -> dict[str, Any]:
+    """The versions and the machine that a result came from."""
+    return {
+        "splitaudit": splitaudit.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu_cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _resolve_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"runtime.device: {name!r} is not a device; use auto, cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError(f"runtime.device: {name!r} is not there ({found} CUDA devices); use cpu, or auto.")
+    if device.type not in {"cpu", "cuda"}:
+        raise ConfigError(f"runtime.device: {name!r} is not supported; use auto, cpu or cuda.")
+    return device
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without these instructions bf16 is emulated, and slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

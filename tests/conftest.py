@@ -1,0 +1,57 @@
+"""What several tests need: a small real audit (handwritten digits, a narrow cnn) and the parts it is made of."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from splitaudit.config import RunConfig, load_config
+from splitaudit.data import AuditData, load_audit_data
+from splitaudit.experiments.run import Parts, build
+from splitaudit.runtime import resolve
+
+# Layers this small gain nothing from threads, and two processes that spin on two cores slow each other down a lot.
+torch.set_num_threads(1)
+
+SMALL = (
+    "model.width=8",
+    "attacker.images=256",
+    "training.iterations=20",
+    "training.batch_size=16",
+    "training.lr_schedule=constant",
+    "evaluation.images=40",
+    "evaluation.pgd_steps=3",
+    "attack.steps=3",
+    "runtime.threads=1",
+    "runtime.checkpoint_every=5",
+)
+
+
+def small_config(*overrides: str) -> RunConfig:
+    """The demo, shrunk to a second or two."""
+    return resolve(load_config("demo", [*SMALL, *overrides]))
+
+
+def small_parts(*overrides: str) -> Parts:
+    """What such a config describes, built and untrained."""
+    return build(small_config(*overrides), lambda _text: None)
+
+
+@pytest.fixture(scope="session")
+def digits() -> AuditData:
+    """The images of the small config."""
+    return load_audit_data(small_config())
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """Where a run may go."""
+    return tmp_path / "run"
+
+
+def without_timings(value: Any) -> Any:
+    """A result's JSON without what no two runs share: seconds and speeds."""
+    if isinstance(value, dict):
+        return {k: without_timings(v) for k, v in value.items() if k not in {"seconds", "images_per_second"}}
+    return [without_timings(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,162 @@
+"""The audit: its figures against counting by hand, its checks against what they should catch."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from splitaudit.evaluation.anchors import ATTACKS, make_attack
+from splitaudit.evaluation.audit import Audit, audit, make_budget
+from splitaudit.evaluation.checks import beats_floor, below_ceiling, inside_budget, model_learned
+from splitaudit.evaluation.measure import Clean, Outcome, clean_accuracy, measure_clean, run_attack, summarize
+from splitaudit.evaluation.target import Target
+from splitaudit.evaluation.verdict import write_verdict
+from splitaudit.experiments.run import Parts
+from tests.conftest import small_config, small_parts
+
+TRAINED = (
+    "training.iterations=150",
+    "training.learning_rate=0.05",
+    "training.lr_schedule=one_cycle",
+    "evaluation.images=200",
+    "evaluation.pgd_steps=10",
+)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    """A small model, trained."""
+    parts = small_parts(*TRAINED)
+    list(parts.session.rounds())
+    return parts
+
+
+@pytest.fixture(scope="module")
+def found(parts: Parts) -> Audit:
+    """Its audit."""
+    return audit(small_config(*TRAINED), parts.target(), parts.data, list(ATTACKS), parts.runtime, lambda _text: None)
+
+
+@pytest.fixture(scope="module")
+def target(parts: Parts) -> Target:
+    return parts.target()
+
+
+def test_counts(found: Audit, target: Target) -> None:
+    """Every figure of a row follows from its images and the model."""
+    clean = found.measured
+    for row in found.attacks:
+        outcome = found.outcomes[row.name]
+        with torch.no_grad():
+            wrong = target.model.whole(outcome.images).argmax(1) != clean.labels
+            was_right = target.model.whole(clean.images).argmax(1) == clean.labels
+        assert row.n == 200
+        assert row.accuracy == pytest.approx(100 - 100 * wrong.float().mean().item())
+        assert row.clean_accuracy == pytest.approx(100 * was_right.float().mean().item())
+        assert row.accuracy_drop == pytest.approx(row.clean_accuracy - row.accuracy)
+        assert row.success_rate == pytest.approx(100 * (wrong & was_right).sum().item() / was_right.sum().item())
+        assert row.accuracy_ci95[0] <= row.accuracy <= row.accuracy_ci95[1]
+        assert row.accuracy_drop_ci95[0] <= row.accuracy_drop <= row.accuracy_drop_ci95[1]
+        assert row.mean_linf <= row.eps_pixels * (1 + 1e-5)
+        assert row.mean_l2 == pytest.approx((outcome.images - clean.images).flatten(1).norm(dim=1).mean().item())
+
+
+def test_anchors_are_ordered(found: Audit) -> None:
+    """Knowing more hurts more; every check of a sound audit passes but those on the published attack's strength."""
+    drop = {row.name: row.accuracy_drop for row in found.attacks}
+    assert drop["noise"] < drop["sladv-true-input"] < drop["pgd"]
+    assert {check.name for check in found.checks if not check.passed} <= {"sladv-beats-noise"}
+    assert {row.name: row.knowledge for row in found.attacks} == {
+        "noise": "none",
+        "sladv-untrained": "server",
+        "sladv": "server",
+        "sladv-true-input": "oracle",
+        "pgd": "white-box",
+    }
+
+
+def test_repeating_gives_the_same_figures(found: Audit, parts: Parts) -> None:
+    """Attacks run alone, in another order and in other batches, find the same numbers."""
+    config = small_config(*TRAINED, "evaluation.batch_size=37")
+    again = audit(config, parts.target(), parts.data, ["pgd", "sladv", "noise"], parts.runtime, lambda _text: None)
+    first = {row.name: row for row in found.attacks}
+    for row in again.attacks:
+        assert row.accuracy == pytest.approx(first[row.name].accuracy, abs=0.51)  # one image, for rounding
+        assert row.mean_l2 == pytest.approx(first[row.name].mean_l2, rel=1e-3)
+
+
+def test_clean_accuracy_is_over_all_test_images(found: Audit, parts: Parts) -> None:
+    assert found.clean.n == len(parts.data.test)
+    assert found.clean.accuracy > 90
+
+
+def test_through_true_input_layers_is_the_white_box_label_free_attack(found: Audit) -> None:
+    """The ceiling lowers the true model's cosine more than the shadow does: it climbs exactly that."""
+    cosine = {row.name: row.mean_cosine for row in found.attacks}
+    assert cosine["sladv-true-input"] < cosine["sladv"] < 1
+    assert cosine["sladv-true-input"] < cosine["noise"]
+
+
+# Every check can fail.
+
+
+@pytest.fixture
+def pair(found: Audit) -> tuple[Clean, Outcome, Outcome]:
+    """Clean images, a strong attack and a weak one."""
+    return found.measured, found.outcomes["pgd"], found.outcomes["noise"]
+
+
+def test_floor_check_fails_for_noise_itself(pair: tuple[Clean, Outcome, Outcome]) -> None:
+    clean, strong, noise = pair
+    assert beats_floor(clean, strong, noise).passed
+    assert not beats_floor(clean, noise, noise).passed
+    assert not beats_floor(clean, noise, strong).passed
+
+
+def test_ceiling_check_fails_when_the_weaker_is_stronger(pair: tuple[Clean, Outcome, Outcome]) -> None:
+    clean, strong, noise = pair
+    assert below_ceiling(clean, noise, strong).passed
+    assert below_ceiling(clean, strong, strong).passed
+    assert not below_ceiling(clean, strong, noise).passed
+
+
+@pytest.mark.parametrize("spoil", [lambda x: x + 0.2, lambda x: x * torch.nan, lambda x: x - 1e-2])
+def test_budget_check_fails_outside(pair: tuple[Clean, Outcome, Outcome], spoil: object) -> None:
+    clean, strong, _ = pair
+    assert inside_budget(clean, {"pgd": strong}).passed
+    assert callable(spoil)
+    spoilt = dataclasses.replace(strong, images=spoil(strong.images))
+    check = inside_budget(clean, {"pgd": spoilt})
+    assert not check.passed
+    assert "pgd" in check.detail
+
+
+def test_learning_check_fails_for_an_untrained_model() -> None:
+    parts = small_parts()
+    guessing = clean_accuracy(parts.target(), parts.data.test, 100, parts.runtime)
+    check = model_learned(guessing, 10)
+    assert not check.passed
+    assert "guessing" in write_verdict(guessing, {}, {check.name: check})
+
+
+def test_a_failed_attack_is_called_failed(found: Audit) -> None:
+    """The verdict rests on the check, and says that failing is no safety."""
+    rows = {row.name: row for row in found.attacks}
+    checks = {check.name: check for check in found.checks}
+    failed = checks["sladv-beats-noise"].model_copy(update={"passed": False})
+    passed = failed.model_copy(update={"passed": True})
+    assert "FAILED" in write_verdict(found.clean, rows, checks | {failed.name: failed})
+    assert "FAILED" not in write_verdict(found.clean, rows, checks | {passed.name: passed})
+
+
+def test_attack_knows_only_what_it_says(parts: Parts, target: Target) -> None:
+    """A server-side attack is the same when labels, F1 and F3 are replaced by garbage."""
+    config = small_config(*TRAINED)
+    attack = make_attack("sladv", config, target, make_budget(config, torch.ones(1, 1, 1)))
+    clean = measure_clean(target, parts.data.test.subset(torch.arange(16)), 16, parts.runtime)
+    honest = run_attack(attack, target, clean, 16, parts.runtime).images
+    blind_model = dataclasses.replace(target.model, F1=torch.nn.Identity(), F3=torch.nn.Identity())
+    blind = make_attack("sladv", config, Target(blind_model, target.shadow, None), attack.budget)
+    generator_images = run_attack(blind, target, dataclasses.replace(clean, labels=clean.labels * 0), 16, parts.runtime)
+    assert torch.equal(generator_images.images, honest)
+    assert summarize(generator_images, clean).knowledge == "server"

@@ -1,0 +1,241 @@
+"""A run: its folder, its determinism, and what a kill does to it (nothing)."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from splitaudit.config import RunConfig
+from splitaudit.errors import ConfigError, DivergenceError, RunError
+from splitaudit.evaluation.result import Result, read_result
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.run import attack, run
+from splitaudit.experiments.store import RunFolder
+from tests.conftest import SMALL, small_config, without_timings
+
+ADVERSARIES = [("adversary.kind=sladv", "training.augment=crop_flip"), ("adversary.kind=honest",)]
+
+
+def outcome(folder: Path) -> tuple[object, dict[str, list[float]], list[object]]:
+    """All that must not depend on how often a run was stopped."""
+    result = json.loads((folder / "result.json").read_text())
+    model = {name: tensor.flatten().tolist() for name, tensor in load_file(folder / "model.safetensors").items()}
+    metrics = [without_timings(row) for row in RunFolder(folder).read_metrics()]
+    return without_timings(result), model, metrics
+
+
+@pytest.fixture
+def quiet() -> Reporter:
+    return Reporter()
+
+
+@pytest.mark.parametrize("overrides", ADVERSARIES)
+def test_two_runs_are_the_same(tmp_path: Path, quiet: Reporter, overrides: tuple[str, ...]) -> None:
+    config = small_config(*overrides)
+    for name in ("one", "two"):
+        run(config, tmp_path / name, quiet)
+    assert outcome(tmp_path / "one") == outcome(tmp_path / "two")
+
+
+def test_folder_holds_what_the_design_says(run_folder: Path, quiet: Reporter) -> None:
+    config = small_config()
+    result = run(config, run_folder, quiet)
+    names = {path.name for path in run_folder.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoint",
+        "model.safetensors",
+        "samples.npz",
+        "result.json",
+        "report.html",
+    }
+    assert RunFolder(run_folder).read_config() == config
+    assert Result.model_validate(json.loads((run_folder / "result.json").read_text())) == result
+    assert result.config == config.model_dump(mode="json")
+    assert [row["iteration"] for row in RunFolder(run_folder).read_metrics()] == [5, 10, 15, 20]
+
+
+def test_done_runs_are_not_computed_again(run_folder: Path, quiet: Reporter) -> None:
+    first = run(small_config(), run_folder, quiet)
+    written = (run_folder / "result.json").stat().st_mtime_ns
+    (run_folder / "report.html").unlink()
+    assert run(small_config(), run_folder, quiet) == first
+    assert (run_folder / "result.json").stat().st_mtime_ns == written
+    assert (run_folder / "report.html").exists()
+
+
+def command(folder: Path) -> list[str]:
+    overrides = [
+        *SMALL,
+        "training.iterations=400",
+        "runtime.checkpoint_every=7",
+        "training.augment=crop_flip",
+    ]
+    sets = [part for override in overrides for part in ("--set", override)]
+    return [
+        sys.executable,
+        "-c",
+        "from splitaudit.cli import main; main()",
+        "run",
+        "demo",
+        "--out",
+        str(folder),
+        *sets,
+    ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_at_random_moments_ends_the_same(tmp_path: Path, how: signal.Signals) -> None:
+    """Stopped again and again, the same command goes on and ends with the same bytes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, env=environment)
+    stopped = tmp_path / "stopped"
+    moments = random.Random(0)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(command(stopped), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        wait_for_training(stopped, process)
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(how)
+        output, _ = process.communicate()
+        kills += process.returncode != 0
+        assert process.returncode in {0, -how, 130}, output.decode()
+        assert b"Traceback" not in output, output.decode()
+    subprocess.run(command(stopped), check=True, capture_output=True, env=environment)
+    assert kills > 0
+    assert outcome(tmp_path / "whole") == outcome(stopped)
+
+
+def wait_for_training(folder: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Return when the process has logged an iteration that was not there before."""
+    before = (folder / "metrics.jsonl").read_bytes() if (folder / "metrics.jsonl").exists() else b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_bytes()) > len(before):
+            return
+        time.sleep(0.02)
+
+
+def damage_newest(folder: Path) -> None:
+    newest = max((folder / "checkpoint").iterdir(), key=lambda path: int(path.name))
+    tensors = newest / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:100])
+
+
+def test_damaged_checkpoint_falls_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A truncated checkpoint costs its iterations, is told, and changes nothing else."""
+    config = small_config()
+    run(config, tmp_path / "whole", Reporter())
+    run(config, tmp_path / "damaged", Reporter())
+    for done in ("result.json", "report.html", "samples.npz", "model.safetensors"):
+        (tmp_path / "damaged" / done).unlink()
+    damage_newest(tmp_path / "damaged")
+    capsys.readouterr()
+    run(config, tmp_path / "damaged", Reporter())
+    told = capsys.readouterr().err
+    assert "000020" in told
+    assert "Resuming at iteration 15" in told
+    assert outcome(tmp_path / "whole") == outcome(tmp_path / "damaged")
+
+
+def test_folder_of_another_config_is_refused(run_folder: Path, quiet: Reporter) -> None:
+    run(small_config(), run_folder, quiet)
+    with pytest.raises(RunError, match=r"training\.learning_rate: 0\.05, 0\.01"):
+        run(small_config("training.learning_rate=0.01"), run_folder, quiet)
+
+
+def test_where_the_data_lies_is_not_another_config(run_folder: Path, quiet: Reporter, tmp_path: Path) -> None:
+    first = run(small_config(), run_folder, quiet)
+    assert run(small_config(f"data.root={tmp_path}", "runtime.checkpoint_every=9"), run_folder, quiet) == first
+
+
+def test_foreign_folder_is_refused(run_folder: Path, quiet: Reporter) -> None:
+    run_folder.mkdir()
+    (run_folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="not a run folder"):
+        run(small_config(), run_folder, quiet)
+    assert (run_folder / "thesis.tex").read_text() == "years of work"
+
+
+def test_two_processes_do_not_share_a_folder(run_folder: Path, quiet: Reporter) -> None:
+    folder = RunFolder(run_folder)
+    folder.claim(small_config())
+    with folder.locked(), pytest.raises(RunError, match="Another process"):
+        run(small_config(), run_folder, quiet)
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(run_folder: Path, quiet: Reporter) -> None:
+    """A loss that becomes NaN ends the run with its iteration; no broken state is ever saved."""
+    config = small_config("training.learning_rate=1e18", "training.momentum=0", "runtime.checkpoint_every=1")
+    with pytest.raises(DivergenceError, match=r"iteration \d+.*Lower training.learning_rate"):
+        run(config, run_folder, quiet)
+    assert not (run_folder / "result.json").exists()
+    for checkpoint in (run_folder / "checkpoint").glob("*/state.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(checkpoint).values())
+
+
+def test_attack_on_a_finished_run(run_folder: Path, quiet: Reporter) -> None:
+    """Attacking again finds the run's own figures; other settings lie in a folder of their own."""
+    first = run(small_config(), run_folder, quiet)
+    path, same = attack(run_folder, ["sladv"], [], quiet)
+    assert without_timings(same.model_dump()) == without_timings(first.model_dump())
+    other, stronger = attack(run_folder, [], ["attack.eps=0.5"], quiet)
+    assert other != path
+    assert (other / "report.html").exists()
+    assert stronger.attack("pgd").eps_pixels == 0.5
+    assert stronger.attack("pgd").accuracy <= first.attack("pgd").accuracy
+    assert stronger.config["attack"]["step_size"] == pytest.approx(0.5 * 2.5 / 3)
+    assert read_result(run_folder / "result.json") == first
+
+
+def test_attack_cannot_change_the_training(run_folder: Path, quiet: Reporter) -> None:
+    run(small_config(), run_folder, quiet)
+    with pytest.raises(ConfigError, match=r"training\.iterations"):
+        attack(run_folder, [], ["training.iterations=30"], quiet)
+    with pytest.raises(ConfigError, match="Did you mean 'sladv'"):
+        attack(run_folder, ["slad"], [], quiet)
+
+
+def test_attack_needs_a_finished_run(run_folder: Path, quiet: Reporter) -> None:
+    with pytest.raises(RunError, match="not a run folder"):
+        attack(run_folder, [], [], quiet)
+    RunFolder(run_folder).claim(small_config())
+    with pytest.raises(RunError, match="not finished"):
+        attack(run_folder, [], [], quiet)
+
+
+def test_honest_server_is_audited_without_shadow_attacks(run_folder: Path, quiet: Reporter) -> None:
+    result = run(small_config("adversary.kind=honest"), run_folder, quiet)
+    assert [row.name for row in result.attacks] == ["noise", "sladv-true-input", "pgd"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("training.topology=vanilla",),
+        ("training.schedule=splitfed", "training.local_steps=1"),
+        ("training.schedule=splitfed_v2", "training.local_steps=2"),
+        ("attack.norm=l2", "attack.eps=1.0"),
+        ("attack.eps_unit=standardized", "attack.eps=0.3"),
+        ("adversary.shadow=multi", "model.input_end=depth2"),
+        ("data.channels=3", "data.size=16", "model.name=resnet9"),
+        ("attacker.source=digits", "data.partition=dirichlet"),
+        ("runtime.precision=bf16",),
+    ],
+)
+def test_settings_combine(run_folder: Path, quiet: Reporter, overrides: tuple[str, ...]) -> None:
+    """Each way of training and attacking runs from end to end."""
+    config: RunConfig = small_config(*overrides)
+    result = run(config, run_folder, quiet)
+    assert len(result.attacks) == 5
+    assert result.verdict
+    inside = next(check for check in result.checks if check.name == "inside-budget")
+    assert inside.passed, inside.detail

@@ -1,0 +1,155 @@
+"""A finished run, as the other parts of the package leave it: small, but with every file and every figure."""
+
+import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def attack(name: str, title: str, knowledge: str, accuracy: float, drop: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": title,
+        "knowledge": knowledge,
+        "eps_pixels": 8 / 255,
+        "steps": 10,
+        "n": 1000,
+        "clean_accuracy": accuracy + drop,
+        "accuracy": accuracy,
+        "accuracy_ci95": [max(0.0, accuracy - 2.13), accuracy + 1.94],
+        "accuracy_drop": drop,
+        "accuracy_drop_ci95": [drop - 1.21, drop + 1.32],
+        "success_rate": max(0.31, 1.02 * drop),
+        "mean_l2": 1.7041,
+        "mean_linf": 8 / 255,
+        "mean_cosine": 0.9213,
+        "gradient_evaluations": 10,
+        "seconds": 4.27,
+    } | changes
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """The contents of `result.json`, to be changed before it is written."""
+    return {
+        "schema_version": 1,
+        "config": {
+            "data": {"name": "cifar10", "clients": 10, "partition": "iid"},
+            "model": {"name": "resnet9", "module": None, "input_end": "depth1", "server_end": "flatten"},
+            "training": {"topology": "u_shaped", "iterations": 3000},
+            "adversary": {"kind": "sladv", "alpha": 1.0, "similarity": "mse"},
+            "attack": {"eps": 8 / 255, "norm": "linf"},
+        },
+        "environment": {"splitaudit": "0.1.0", "torch": "2.9.0", "device": "cpu", "threads": 2},
+        "data": {
+            "train": {"name": "cifar10", "images": 50000, "shape": [3, 32, 32], "notes": []},
+            "attacker": {"name": "tiny-imagenet", "images": 4096, "notes": ["resized from 64x64 to 32x32"]},
+            "clients": {"count": 10, "smallest_share": 4000, "largest_share": 4000, "reserve": 10000},
+        },
+        "training": {
+            "iterations": 3000,
+            "seconds": 412.6,
+            "images_per_second": 1234.56,
+            "final_loss": 0.2871,
+        },
+        "clean": {"accuracy": 88.43, "ci95": [87.79, 89.04], "n": 10000},
+        # Not in the ladder's order: that is the report's affair.
+        "attacks": [
+            attack("pgd", "PGD on the whole model", "white-box", 1.27, 87.16, steps=20, gradient_evaluations=40),
+            attack(
+                "noise",
+                "Random sign noise (the floor)",
+                "none",
+                88.51,
+                -0.08,
+                steps=0,
+                gradient_evaluations=0,
+            ),
+            attack("sladv-untrained", "SLADV through untrained shadow layers", "server", 81.38, 7.05),
+            attack(
+                "sladv",
+                "SLADV through the server's shadow layers",
+                "server",
+                61.72,
+                26.71,
+                mean_cosine=-0.1416,
+            ),
+            attack("sladv-true-input", "SLADV through the true input layers", "oracle", 12.93, 75.50),
+        ],
+        "checks": [
+            {
+                "name": "sladv-beats-noise",
+                "passed": True,
+                "detail": "sladv costs [+24.1, +29.4] points more than noise (95% interval, paired).",
+            },
+            {"name": "inside-budget", "passed": True, "detail": "All attacked images are."},
+        ],
+        "verdict": "Left alone, the model classifies 88.4% of 10000 test images correctly. Its server lowers "
+        "that by 26.7 points (95% interval 25.5 to 28.0) with perturbations of at most 8/255 per pixel.",
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path, result: dict[str, Any]) -> Path:
+    """A complete run folder."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    write_result(folder, result)
+    write_metrics(folder)
+    write_samples(folder)
+    return folder
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def write_metrics(folder: Path, entries: int = 60) -> None:
+    """The log of a training with an adversary, an entry every ten iterations."""
+    lines = [
+        json.dumps(
+            {
+                "iteration": iteration,
+                "loss": 0.25 + 2.1 * 0.5 ** (iteration / 400),
+                "learning_rate": 0.01,
+                "images_per_second": 1234.5,
+                "similarity": 0.02 + 0.4 / iteration,
+            }
+        )
+        for iteration in range(10, 10 * entries + 1, 10)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def write_samples(folder: Path, count: int = 6, channels: int = 3, size: int = 32, **changes: Any) -> None:
+    """Random images changed by 8/255 at most; the attack fools the model on two of three."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+    adversarial = np.clip(clean / 255 + 8 / 255 * rng.choice([-1, 1], clean.shape), 0, 1)
+    label = np.arange(count) % len(CLASSES)
+    arrays = {
+        "clean": clean,
+        "adversarial": adversarial.astype(np.float32),
+        "label": label,
+        "clean_prediction": label,
+        "adversarial_prediction": np.where(np.arange(count) % 3, (label + 5) % len(CLASSES), label),
+        "classes": np.array(CLASSES),
+        "attack": np.array("sladv"),
+    }
+    np.savez(folder / "samples.npz", **(arrays | changes))
+
+
+@pytest.fixture
+def write(run: Path) -> SimpleNamespace:
+    """Rewrite a file of the run: `write.result(contents)`, `write.metrics(...)`, `write.samples(...)`."""
+    return SimpleNamespace(
+        result=partial(write_result, run),
+        metrics=partial(write_metrics, run),
+        samples=partial(write_samples, run),
+    )

@@ -1,0 +1,76 @@
+"""The ladder of anchors, and that Plotly knows every key of our charts."""
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from splitaudit.evaluation.result import AttackResult
+from splitaudit.report.figures import Figure, curve_figure
+from splitaudit.report.ladder import LETTERS, ladder_figure
+from splitaudit.report.metrics import Curve
+
+
+@pytest.fixture
+def attacks(result: dict[str, Any]) -> list[AttackResult]:
+    return [AttackResult.model_validate(attack) for attack in result["attacks"]]
+
+
+def coloured(value: Any) -> Any:
+    """What `charts.js` does before Plotly sees a figure."""
+    if isinstance(value, dict):
+        return {key: coloured(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [coloured(item) for item in value]
+    return re.sub(r"var\(--[a-z-]+\)", "black", value) if isinstance(value, str) else value
+
+
+def test_plotly_accepts_the_charts(attacks: list[AttackResult]) -> None:
+    curves = [Curve("Loss", [1, 2], [1.0, last], 1) for last in (0.5, 0.001)]
+    for figure in (ladder_figure(attacks), ladder_figure([]), *map(curve_figure, curves)):
+        go.Figure(coloured(figure))
+
+
+def test_bars_carry_drops_and_intervals(attacks: list[AttackResult]) -> None:
+    bars = bars_of(ladder_figure(attacks), "server")
+    assert bars["x"] == [7.05, 26.71]
+    assert bars["error_x"]["array"] == pytest.approx([1.32, 1.32])
+    assert bars["error_x"]["arrayminus"] == pytest.approx([1.21, 1.21])
+
+
+def test_only_what_no_server_can_do_is_hatched(attacks: list[AttackResult]) -> None:
+    figure = ladder_figure(attacks)
+    hatched = {
+        name for name in ("none", "server", "oracle", "white-box") if "pattern" in bars_of(figure, name)["marker"]
+    }
+    assert hatched == {"oracle", "white-box"}
+
+
+def test_rungs_stand_in_the_order_given_without_touching(attacks: list[AttackResult]) -> None:
+    attacks[1].title = "A title that is too long for a single line of the ladder on a telephone"
+    figure = ladder_figure(attacks)
+    middles = sorted(y for bars in figure["data"] for y in bars["y"])
+    strips = sorted({(shape["y0"], shape["y1"]) for shape in figure["layout"]["shapes"]})
+    assert [bars_of(figure, attack.knowledge)["y"][0] for attack in attacks[:2]] == middles[:2]
+    assert all(above[1] < below[0] for above, below in pairwise(strips))
+    lines = figure["layout"]["annotations"][2]["text"].split("<br>")
+    assert len(lines) == 2
+    assert len(lines[0]) <= LETTERS
+
+
+def test_titles_are_no_markup(attacks: list[AttackResult]) -> None:
+    attacks[0].title = '<a href="https://evil.example">x</a>'
+    text = ladder_figure(attacks)["layout"]["annotations"][0]["text"]
+    assert text.startswith("&lt;a href=&quot;https://evil.example&quot;&gt;x&lt;/a&gt;")
+
+
+def test_range_holds_every_interval_and_zero(attacks: list[AttackResult]) -> None:
+    low, high = ladder_figure(attacks)["layout"]["xaxis"]["range"]
+    assert low < -1.29
+    assert high == pytest.approx(87.16 + 1.32)
+
+
+def bars_of(figure: Figure, knowledge: str) -> Figure:
+    return next(bars for bars in figure["data"] if bars["marker"]["color"] == f"var(--{knowledge})")

@@ -1,0 +1,205 @@
+"""The page as a whole: what it shows, what it never does, and what it makes of missing and broken files."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from splitaudit.errors import RunError
+from splitaudit.report import page, render_report, write_report
+
+HOSTILE = "<script>alert(1)</script><img src=https://evil.example/x.png onerror=\"alert('x')\">"
+
+
+class Page(HTMLParser):
+    """The page taken apart: its text, its tags with their attributes, and what scripts and styles hold."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        inside = self.tags[-1][0] if self.cdata_elem else ""
+        self.raw.get(inside, self.words).append(data)
+
+    def having(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(autouse=True)
+def light_plotly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plotly's 5 MB stay out, except where they are what is tested."""
+    if "real_plotly" not in request.fixturenames:
+        monkeypatch.setattr(page, "get_plotlyjs", lambda: "/* plotly */")
+
+
+@pytest.fixture
+def real_plotly() -> None:
+    """Ask for Plotly's own code."""
+
+
+def test_shows_verdict_and_figures_of_the_result(run: Path, result: dict[str, Any]) -> None:
+    text = Page(render_report(run)).text
+    assert result["verdict"] in text
+    assert "88.4 % 87.8 to 89.0, on 10,000 test images" in text
+    assert "Worst server-side attack 61.7 % a drop of 26.7 points (25.5 to 28.0)" in text
+    assert "Noise floor 88.5 % a drop of −0.1 points (−1.3 to 1.2)" in text
+    assert "3,000 iterations in 6 min 53 s (1,234.6 images per second), ending with a loss of 0.287" in text
+
+
+def test_table_has_every_figure_of_every_attack_in_the_order_of_knowledge(run: Path) -> None:
+    table = Page(re.search(r"<table>.*</table>", render_report(run), re.DOTALL)[0]).text
+    assert re.findall(r"(?<= )(?:none|server|oracle|white-box)(?= )", table) == [
+        "none",
+        "server",
+        "server",
+        "oracle",
+        "white-box",
+    ]
+    assert (
+        "SLADV through the server's shadow layers sladv server 8.0 10 1,000 88.4 61.7 59.6 to 63.7 "
+        "26.7 25.5 to 28.0 27.2 1.70 8.0 −0.142 10 4.3 s" in table
+    )
+
+
+def test_ladder_lists_the_same_attacks(run: Path) -> None:
+    page = Page(render_report(run))
+    figures = json.loads(page.raw["script"][0])
+    charts = {chart["id"]: chart["style"] for chart in page.having("div") if chart.get("class") == "chart"}
+    assert charts == {name: f"height: {figure['layout']['height']}px" for name, figure in figures.items()}
+    assert set(charts) == {"ladder", "curve-1", "curve-2"}
+    drops = [drop for bars in figures["ladder"]["data"] for drop in bars["x"]]
+    assert drops == [-0.08, 7.05, 26.71, 75.50, 87.16]
+
+
+def test_failed_checks_come_first_and_are_announced(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
+    result["checks"].append({"name": "model-learned", "passed": False, "detail": "Train longer."})
+    write.result(result)
+    text = Page(render_report(run)).text
+    assert "1 of 3 checks failed." in text
+    assert text.index("✗ Failed model-learned Train longer.") < text.index("✓ Passed sladv-beats-noise")
+
+
+def test_says_nothing_of_failures_when_all_checks_pass(run: Path) -> None:
+    text = Page(render_report(run)).text
+    assert "2 of 2 passed." in text
+    assert "failed" not in text
+
+
+def test_images_have_alternative_texts_and_say_the_factor(run: Path) -> None:
+    page = Page(render_report(run))
+    assert [image["alt"] for image in page.having("img")[:3]] == [
+        "Image 1, clean: zero",
+        "Perturbation of image 1, amplified 15 times",
+        "Image 1, attacked: zero",
+    ]
+    assert "amplified 15 times around mid-grey" in page.text
+    assert "✗ six (wrong)" in page.text.replace("\N{NO-BREAK SPACE}", "")
+
+
+@pytest.mark.parametrize(
+    ("topology", "sentence"),
+    [("u_shaped", "and their labels. The server"), ("vanilla", "in this topology, the labels")],
+)
+def test_threat_model_follows_the_topology(
+    run: Path, write: SimpleNamespace, result: dict[str, Any], topology: str, sentence: str
+) -> None:
+    result["config"]["training"]["topology"] = topology
+    write.result(result)
+    assert sentence in Page(render_report(run)).text
+
+
+def test_hostile_strings_stay_text(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
+    harmless = Page(render_report(run))
+    result["verdict"] = result["config"]["data"]["name"] = result["environment"]["device"] = HOSTILE
+    result["config"][HOSTILE] = result["data"]["train"][HOSTILE] = [HOSTILE]
+    for attack in result["attacks"]:
+        attack["title"] = attack["name"] = HOSTILE
+    for check in result["checks"]:
+        check["name"] = check["detail"] = HOSTILE
+    write.result(result)
+    write.samples(classes=[HOSTILE] * 10, attack=HOSTILE)
+    hostile = Page(render_report(run))
+    assert HOSTILE in hostile.text
+    for tag in ("script", "img"):
+        assert len(hostile.having(tag)) == len(harmless.having(tag))
+    assert not any("onerror" in attributes for _, attributes in hostile.tags)
+    assert "<script" not in "".join(hostile.raw["script"])
+    assert "<img" not in json.dumps(json.loads(hostile.raw["script"][0]))
+
+
+def test_loads_nothing_and_keeps_below_six_megabytes(run: Path, write: SimpleNamespace, real_plotly: None) -> None:
+    write.samples(count=64, size=224)
+    write.metrics(entries=20_000)
+    html = render_report(run)
+    page = Page(html)
+    assert len(html.encode()) < 6_000_000
+    assert html.count("plotly.js v") == 1
+    addresses = [attributes[key] for _, attributes in page.tags for key in ("src", "href") if key in attributes]
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
+    assert not page.having("link")
+    assert not re.search(r"@import|url\(", page.raw["style"][0])
+    policies = [meta["content"] for meta in page.having("meta") if "http-equiv" in meta]
+    assert len(policies) == 1
+    assert "default-src 'none'" in policies[0]
+
+
+def test_missing_log_and_samples_are_said_or_left_out(run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    (run / "samples.npz").unlink()
+    page = Page(render_report(run))
+    assert "no training log" in page.text
+    assert "Attacked images" not in page.text
+    assert not page.having("img")
+
+
+def test_an_empty_result_still_makes_a_page(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
+    write.result(result | {"config": {}, "environment": {}, "data": {}, "attacks": [], "checks": []})
+    text = Page(render_report(run)).text
+    assert "No attack of the server was run." in text
+    assert "This run made no checks." in text
+    assert "None" not in text
+
+
+def test_writes_the_page_and_nothing_else(run: Path) -> None:
+    before = set(run.iterdir())
+    path = write_report(run)
+    assert path == run / "report.html"
+    assert path.read_text(encoding="utf-8") == render_report(run)
+    assert set(run.iterdir()) - before == {path}
+
+
+def test_a_failed_report_leaves_the_former_one(run: Path) -> None:
+    path = write_report(run)
+    former = path.read_text(encoding="utf-8")
+    (run / "result.json").write_text("{}")
+    with pytest.raises(RunError):
+        write_report(run)
+    assert path.read_text(encoding="utf-8") == former
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema_version": 1}', None])
+def test_refuses_what_is_no_result(run: Path, content: str | None) -> None:
+    if content is None:
+        (run / "result.json").unlink()
+    else:
+        (run / "result.json").write_text(content)
+    with pytest.raises(RunError, match=r"result\.json"):
+        render_report(run)
+
+
+def test_refuses_another_schema(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
+    write.result(result | {"schema_version": 2})
+    with pytest.raises(RunError, match="schema version 1"):
+        render_report(run)
