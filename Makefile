@@ -17,8 +17,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml requirements-parity.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SplitAudit needs Python 3.11 or newer; name one: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-parity.txt
 	touch $@

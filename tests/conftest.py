@@ -24,8 +24,17 @@ SMALL = (
     "evaluation.pgd_steps=3",
     "attack.steps=3",
     "runtime.threads=1",
-    "runtime.checkpoint_every=5",
+    "runtime.checkpoint_seconds=0",
 )
+
+TRAINED = (
+    "training.iterations=150",
+    "training.learning_rate=0.05",
+    "training.lr_schedule=one_cycle",
+    "evaluation.images=200",
+    "evaluation.pgd_steps=10",
+)
+"""With these, the small model classifies digits well enough to be worth attacking."""
 
 
 def small_config(*overrides: str) -> RunConfig:

@@ -86,6 +86,8 @@ BAD_INPUT = {
     ),
     "device that is not there": (["runtime.device=cuda:7"], "cuda:7"),
     "device that is none": (["runtime.device=abacus"], "abacus"),
+    "falling grid": (["evaluation.eps_grid=[0, 8/255, 4/255]"], "larger than the one before"),
+    "negative step": (["attack.step_size=-1"], "attack.step_size"),
     "nesterov without momentum": (
         ["training.nesterov=true", "training.momentum=0"],
         "nesterov needs momentum",

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,11 @@ from rich.table import Table
 
 from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
 from splitaudit.errors import SplitAuditError
+
+# The commands import what computes when they need it: `--help` and bad input should answer at once.
+if TYPE_CHECKING:
+    from splitaudit.evaluation.result import Result
+    from splitaudit.experiments.seeds import SeedsResult
 
 app = typer.Typer(
     add_completion=False,
@@ -27,14 +32,19 @@ def run(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a preset's name.")],
     set_: Sets = [],  # noqa: B006 (Typer copies it)
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/<config>-<hash>.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Train and audit with so many seeds, and summarise.")] = None,
 ) -> None:
     """Train a split model, attack it as its server could, and report. The same command resumes what was stopped."""
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.run import run as run_config
+    from splitaudit.experiments.seeds import run_seeds
     from splitaudit.runtime import resolve
 
     settings = resolve(load_config(config, set_))
     path = out or Path("runs") / f"{Path(config).stem}-{settings.fingerprint()}"
+    if seeds is not None:
+        _show_seeds(run_seeds(settings, seeds, path, Reporter()), path)
+        return
     _show_result(run_config(settings, path, Reporter()), path)
 
 
@@ -43,13 +53,14 @@ def attack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     attacks: Annotated[str, typer.Option(help="Names, separated by commas; the anchors are always run too.")] = "",
     set_: Sets = [],  # noqa: B006
+    eps_curve: Annotated[bool, typer.Option("--eps-curve", help="Also each attack over evaluation.eps_grid.")] = False,
 ) -> None:
     """Attack a finished run's model again, with other attacks or settings (--set attack.eps=16/255)."""
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.run import attack as attack_run
 
     names = [name.strip() for name in attacks.split(",") if name.strip()]
-    path, result = attack_run(run, names, set_, Reporter())
+    path, result = attack_run(run, names, set_, Reporter(), curves=eps_curve)
     _show_result(result, path)
 
 
@@ -105,10 +116,7 @@ def schema() -> None:
     typer.echo(json.dumps(Result.model_json_schema(), indent=2))
 
 
-def _show_result(result: "object", path: Path) -> None:
-    from splitaudit.evaluation.result import Result
-
-    assert isinstance(result, Result)
+def _show_result(result: "Result", path: Path) -> None:
     table = Table(title=f"Accuracy under attack (clean: {result.clean.accuracy:.1f}%)")
     table.add_column("attack", no_wrap=True)
     table.add_column("knows", no_wrap=True)
@@ -131,6 +139,20 @@ def _show_result(result: "object", path: Path) -> None:
     console.print(result.verdict, markup=False, highlight=False)
     typer.echo(f"report:  {path / 'report.html'}")
     typer.echo(f"results: {path / 'result.json'}")
+
+
+def _show_seeds(summary: "SeedsResult", path: Path) -> None:
+    accuracies = ", ".join(f"{accuracy:.1f}" for accuracy in summary.clean_accuracies)
+    table = Table(title=f"Accuracy drop over {len(summary.seeds)} training seeds (clean: {accuracies})")
+    for column in ("attack", "knows"):
+        table.add_column(column, no_wrap=True)
+    for column in ("mean", "spread", "other seeds, same images", "other seeds, other images"):
+        table.add_column(column, justify="right")
+    for row in summary.attacks:
+        both = (f"{low:.1f} to {high:.1f}" for low, high in (row.seeds_ci95, row.seeds_and_images_ci95))
+        table.add_row(row.name, row.knowledge, f"{row.mean:.1f}", f"{row.spread:.1f}", *both)
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    typer.echo(f"results: {path / 'seeds.json'}, and each run in a folder beside it")
 
 
 def main() -> None:

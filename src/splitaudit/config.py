@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -38,6 +39,9 @@ def _fraction(value: object) -> object:
 
 
 Amount = Annotated[PositiveFloat, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+
+
+Budget = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -110,6 +114,7 @@ class TrainingConfig(_Section):
     weight_decay: NonNegativeFloat = 0.0
     lr_schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     augment: Literal["none", "crop_flip"] = "none"
+    """`crop_flip`: shift every image by up to a sixteenth of its size, and mirror every other one."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -155,6 +160,31 @@ class EvaluationConfig(_Section):
     batch_size: PositiveInt = 250
     pgd_steps: PositiveInt = 20
     pgd_restarts: PositiveInt = 2
+    eps_grid: tuple[Budget, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255, 64 / 255)
+    """Budgets of a curve, in the unit of attack.eps."""
+    curve_images: PositiveInt = 100
+    """The first so many of the attacked images make the curves and the checks that attack again."""
+
+    @model_validator(mode="after")
+    def _rising_grid(self) -> Self:
+        grid = self.eps_grid
+        if len(grid) < 2 or grid[0] < 0 or any(a >= b for a, b in pairwise(grid)):
+            raise ValueError(
+                "eps_grid must be two or more budgets, none negative, each larger than the one before, such as "
+                "[0, 2/255, 4/255, 8/255]"
+            )
+        return self
+
+
+class ProxyConfig(_Section):
+    """The proxy model of ordinary transfer attacks (VR, SSA): trained only when such an attack is asked for."""
+
+    images: PositiveInt = 4096
+    """Labelled images of the clients' data set that no client holds."""
+    iterations: PositiveInt = 600
+    """Batches; all else is as in `training`."""
+    file: Path | None = None
+    """A proxy that an earlier run left."""
 
 
 class RuntimeConfig(_Section):
@@ -163,11 +193,11 @@ class RuntimeConfig(_Section):
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, ..."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of the training; attacks and accuracies are always computed in float32."""
+    """Of the training and of crafting; what is crafted is always scored in float32."""
     seed: int = Field(0, ge=0)
     threads: PositiveInt | None = None
-    checkpoint_every: PositiveInt = 100
-    """Iterations between two checkpoints."""
+    checkpoint_seconds: NonNegativeFloat = 30.0
+    """How much training a kill may cost; 0 saves after every logged row (10 iterations, or a splitfed round)."""
 
 
 class RunConfig(_Section):
@@ -180,6 +210,7 @@ class RunConfig(_Section):
     adversary: AdversaryConfig = AdversaryConfig()
     attack: AttackConfig = AttackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    proxy: ProxyConfig = ProxyConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
     def to_yaml(self) -> str:
@@ -203,13 +234,13 @@ class RunConfig(_Section):
 
     def fingerprint(self) -> str:
         """A hash of every setting that can change a number: not where the data lies, nor how often it is saved."""
-        settings = self.model_dump(mode="json", exclude={"data": {"root"}, "runtime": {"checkpoint_every"}})
+        settings = self.model_dump(mode="json", exclude={"data": {"root"}, "runtime": {"checkpoint_seconds"}})
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        ignored = {("data", "root"), ("runtime", "checkpoint_every")}
+        ignored = {("data", "root"), ("runtime", "checkpoint_seconds")}
         return [
             f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
             for section, values in mine.items()

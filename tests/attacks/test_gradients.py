@@ -1,10 +1,11 @@
-"""The step a single sign update takes, against the formula."""
+"""Gradient rules against their formulas. Whole attacks are compared with other libraries in test_parity."""
 
+import pytest
 import torch
 
 from splitaudit.attacks import Budget, craft
-from splitaudit.attacks.gradients import stepping
-from splitaudit.attacks.objectives import cross_entropy
+from splitaudit.attacks.gradients import momentum, stepping, variance_tuned
+from splitaudit.attacks.objectives import Function, Loss, cross_entropy
 from splitaudit.attacks.starts import zero
 
 
@@ -64,3 +65,64 @@ def test_standardised_budget_is_the_budget_of_standardised_images() -> None:
                 delta = delta * (0.3 / delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)).clamp(max=1)
             expected = u + delta
         torch.testing.assert_close(pixels, expected.detach() * std)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_neighbours_fill_the_scaled_cube_and_are_not_clipped(norm: str) -> None:
+    """Variance tuning looks as far as beta eps to every side, in the budget's unit, and beyond [0, 1]."""
+    scale = torch.tensor([0.2, 0.3, 0.25], dtype=torch.float64).view(3, 1, 1)
+    x = torch.zeros(4, 3, 8, 8, dtype=torch.float64)
+    seen = []
+
+    def function(z: torch.Tensor) -> torch.Tensor:
+        seen.append(z.detach())
+        return z.flatten(1)
+
+    craft(
+        function,
+        x,
+        cross_entropy(torch.zeros(4, dtype=torch.long)),
+        budget=Budget("l2" if norm == "l2" else "linf", 0.4, scale),
+        steps=1,
+        step_size=0.1,
+        start=zero,
+        gradient=variance_tuned(neighbours=30, beta=1.5),
+        generator=torch.Generator().manual_seed(0),
+    )
+    at, *around = seen
+    assert torch.equal(at, x)
+    assert len(around) == 30
+    reach = 0.6 if norm == "linf" else 0.6 / (3 * 8 * 8) ** 0.5
+    offsets = torch.stack(around) / scale
+    assert offsets.abs().max() <= reach
+    assert offsets.abs().mean() == pytest.approx(reach / 2, rel=0.05)
+    assert offsets.mean() == pytest.approx(0, abs=0.05 * reach)
+
+
+def test_momentum_is_the_published_recursion() -> None:
+    """g <- decay g + grad / mean|grad|; with Nesterov the gradient is asked for a step ahead along the old g."""
+    weight = torch.rand(3, 2, 2, dtype=torch.float64)
+    x = torch.rand(2, 3, 2, 2, dtype=torch.float64) * 0.2 + 0.4
+
+    def quadratic(_function: Function, _x: torch.Tensor) -> Loss:
+        return lambda z: -(weight * (z - 0.3) ** 2).flatten(1).sum(1)
+
+    for nesterov in (False, True):
+        z, g = x, torch.zeros_like(x)
+        for _ in range(4):
+            at = z + 0.01 * 0.7 * g if nesterov else z
+            gradient = -2 * weight * (at - 0.3)
+            g = 0.7 * g + gradient / gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
+            z = z + 0.01 * g
+        crafted = craft(
+            lambda z: z,
+            x,
+            quadratic,
+            budget=Budget("linf", 0.3),
+            steps=4,
+            step_size=0.01,
+            start=zero,
+            gradient=momentum(decay=0.7, nesterov=nesterov),
+            generator=torch.Generator(),
+        )
+        torch.testing.assert_close(crafted, z)

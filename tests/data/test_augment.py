@@ -55,18 +55,18 @@ def test_every_crop_and_flip_happens_and_each_image_draws_its_own() -> None:
 
 def test_it_is_the_generators() -> None:
     images = batch(16, 3, 8, 8)
-    one, other, third = (crop_and_flip(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    one, other, third = (crop_and_flip(images, torch.Generator().manual_seed(seed), padding=4) for seed in (1, 1, 2))
     assert torch.equal(one, other)
     assert not torch.equal(one, third)
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    crop_and_flip(images, torch.Generator().manual_seed(1))
+    crop_and_flip(images, torch.Generator().manual_seed(1), padding=4)
     assert torch.equal(state, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_the_memory_format_does_not_matter(memory_format: torch.memory_format) -> None:
     images = batch(8, 3, 8, 8)
-    expected = crop_and_flip(images, torch.Generator().manual_seed(0))
-    result = crop_and_flip(images.contiguous(memory_format=memory_format), torch.Generator().manual_seed(0))
+    expected = crop_and_flip(images, torch.Generator().manual_seed(0), padding=4)
+    result = crop_and_flip(images.contiguous(memory_format=memory_format), torch.Generator().manual_seed(0), padding=4)
     assert torch.equal(result, expected)

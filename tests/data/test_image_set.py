@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from splitaudit.data import ImageSet
+from splitaudit.data import ImageSet, pixel_statistics
 from splitaudit.data.images import resize
 
 
@@ -70,3 +70,14 @@ def test_resizing_agrees_with_pillow() -> None:
 def test_an_image_resizes_alike_alone_and_among_many(count: int) -> None:
     images = image_set(count=count, height=12, width=12).images
     assert torch.equal(resize(images, 8)[-1:], resize(images[-1:], 8))
+
+
+def test_pixel_statistics_are_those_of_the_float_images() -> None:
+    """Counted by level, against the direct formula; a channel without deviation can still be divided by."""
+    images = torch.randint(256, (50, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[:, 2] = 7
+    mean, std = pixel_statistics(images)
+    pixels = images.double() / 255
+    torch.testing.assert_close(mean, pixels.mean((0, 2, 3)).float())
+    torch.testing.assert_close(std[:2], pixels[:, :2].std((0, 2, 3), correction=0).float())
+    assert std[2] == pytest.approx(1 / 255)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from splitaudit.evaluation.statistics import paired_drop_interval, wilson_interval
+from splitaudit.evaluation.statistics import mcnemar_p, over_seeds, paired_drop_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,45 @@ def test_pairing_narrows() -> None:
     low, high = paired_drop_interval(lost=20, gained=0, n=1000)
     wilson = wilson_interval(700, 1000)
     assert high - low < (wilson[1] - wilson[0]) / 2
+
+
+def test_mcnemar_by_hand() -> None:
+    """Two-sided exact binomial on the discordant pairs: for 1 against 7, 2 * (1 + 8) / 2**8."""
+    assert mcnemar_p(1, 7) == pytest.approx(2 * 9 / 256)
+    assert mcnemar_p(7, 1) == mcnemar_p(1, 7)
+    assert mcnemar_p(4, 4) == 1.0
+    assert mcnemar_p(0, 0) == 1.0
+
+
+def simulate(seeds: int, images: int, seed_sd: float, image_sd: float, rng: np.random.Generator) -> np.ndarray:
+    """A loss matrix with variation between seeds, between images and of each cell; its true mean is 30."""
+    latent = rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, image_sd, (1, images))
+    return 30 + latent + rng.normal(0, 20, (seeds, images))
+
+
+@pytest.mark.parametrize(("seed_sd", "image_sd"), [(2.0, 30.0), (5.0, 0.0), (0.0, 40.0)])
+def test_interval_over_seeds_and_images_covers(seed_sd: float, image_sd: float) -> None:
+    """Of 600 simulated studies with other seeds and other images, about 95% contain the truth."""
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(600):
+        low, high = over_seeds(simulate(5, 200, seed_sd, image_sd, rng)).seeds_and_images_ci95
+        hits += low <= 30 <= high
+    assert hits / 600 > 0.92
+
+
+def test_interval_over_seeds_alone_does_not_cover_other_images() -> None:
+    """Why both are reported: where images matter more than seeds, the seeds' own interval is far too narrow."""
+    rng = np.random.default_rng(2)
+    studies = [over_seeds(simulate(5, 200, 0.0, 40.0, rng)) for _ in range(200)]
+    assert np.mean([low <= 30 <= high for low, high in (study.seeds_ci95 for study in studies)]) < 0.9
+
+
+def test_over_seeds_by_hand() -> None:
+    values = np.array([[0.0, 100.0, 0.0, 100.0], [0.0, 100.0, 100.0, 100.0], [0.0, 0.0, 0.0, 100.0]])
+    summary = over_seeds(values)
+    assert summary.mean == pytest.approx(50.0)
+    assert summary.spread == pytest.approx(25.0)
+    assert summary.seeds_ci95[1] - 50 == pytest.approx(4.3027 * 25 / 3**0.5, rel=1e-4)
+    with pytest.raises(ValueError, match="two of each"):
+        over_seeds(values[:1])

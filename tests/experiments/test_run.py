@@ -54,13 +54,14 @@ def test_folder_holds_what_the_design_says(run_folder: Path, quiet: Reporter) ->
         "checkpoint",
         "model.safetensors",
         "samples.npz",
+        "outcomes.parquet",
         "result.json",
         "report.html",
     }
     assert RunFolder(run_folder).read_config() == config
     assert Result.model_validate(json.loads((run_folder / "result.json").read_text())) == result
     assert result.config == config.model_dump(mode="json")
-    assert [row["iteration"] for row in RunFolder(run_folder).read_metrics()] == [5, 10, 15, 20]
+    assert [row["iteration"] for row in RunFolder(run_folder).read_metrics()] == [10, 20]
 
 
 def test_done_runs_are_not_computed_again(run_folder: Path, quiet: Reporter) -> None:
@@ -76,7 +77,6 @@ def command(folder: Path) -> list[str]:
     overrides = [
         *SMALL,
         "training.iterations=400",
-        "runtime.checkpoint_every=7",
         "training.augment=crop_flip",
     ]
     sets = [part for override in overrides for part in ("--set", override)]
@@ -142,7 +142,7 @@ def test_damaged_checkpoint_falls_back(tmp_path: Path, capsys: pytest.CaptureFix
     run(config, tmp_path / "damaged", Reporter())
     told = capsys.readouterr().err
     assert "000020" in told
-    assert "Resuming at iteration 15" in told
+    assert "Resuming at iteration 10" in told
     assert outcome(tmp_path / "whole") == outcome(tmp_path / "damaged")
 
 
@@ -154,7 +154,7 @@ def test_folder_of_another_config_is_refused(run_folder: Path, quiet: Reporter) 
 
 def test_where_the_data_lies_is_not_another_config(run_folder: Path, quiet: Reporter, tmp_path: Path) -> None:
     first = run(small_config(), run_folder, quiet)
-    assert run(small_config(f"data.root={tmp_path}", "runtime.checkpoint_every=9"), run_folder, quiet) == first
+    assert run(small_config(f"data.root={tmp_path}", "runtime.checkpoint_seconds=9"), run_folder, quiet) == first
 
 
 def test_foreign_folder_is_refused(run_folder: Path, quiet: Reporter) -> None:
@@ -167,14 +167,14 @@ def test_foreign_folder_is_refused(run_folder: Path, quiet: Reporter) -> None:
 
 def test_two_processes_do_not_share_a_folder(run_folder: Path, quiet: Reporter) -> None:
     folder = RunFolder(run_folder)
-    folder.claim(small_config())
+    folder.take(small_config())
     with folder.locked(), pytest.raises(RunError, match="Another process"):
         run(small_config(), run_folder, quiet)
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(run_folder: Path, quiet: Reporter) -> None:
     """A loss that becomes NaN ends the run with its iteration; no broken state is ever saved."""
-    config = small_config("training.learning_rate=1e18", "training.momentum=0", "runtime.checkpoint_every=1")
+    config = small_config("training.learning_rate=1e18", "training.momentum=0")
     with pytest.raises(DivergenceError, match=r"iteration \d+.*Lower training.learning_rate"):
         run(config, run_folder, quiet)
     assert not (run_folder / "result.json").exists()
@@ -207,7 +207,7 @@ def test_attack_cannot_change_the_training(run_folder: Path, quiet: Reporter) ->
 def test_attack_needs_a_finished_run(run_folder: Path, quiet: Reporter) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         attack(run_folder, [], [], quiet)
-    RunFolder(run_folder).claim(small_config())
+    RunFolder(run_folder).take(small_config())
     with pytest.raises(RunError, match="not finished"):
         attack(run_folder, [], [], quiet)
 

@@ -8,6 +8,8 @@ import plotly.graph_objects as go
 import pytest
 
 from splitaudit.evaluation.result import AttackResult
+from splitaudit.evaluation.result import Curve as EpsCurve
+from splitaudit.report.eps_curves import eps_figure, make_lines
 from splitaudit.report.figures import Figure, curve_figure
 from splitaudit.report.ladder import LETTERS, ladder_figure
 from splitaudit.report.metrics import Curve
@@ -27,9 +29,11 @@ def coloured(value: Any) -> Any:
     return re.sub(r"var\(--[a-z-]+\)", "black", value) if isinstance(value, str) else value
 
 
-def test_plotly_accepts_the_charts(attacks: list[AttackResult]) -> None:
+def test_plotly_accepts_the_charts(attacks: list[AttackResult], result: dict[str, Any]) -> None:
     curves = [Curve("Loss", [1, 2], [1.0, last], 1) for last in (0.5, 0.001)]
-    for figure in (ladder_figure(attacks), ladder_figure([]), *map(curve_figure, curves)):
+    lines = make_lines([EpsCurve.model_validate(curve) for curve in result["curves"]], attacks)
+    figures = [ladder_figure(attacks), ladder_figure([]), eps_figure(lines, attacks), eps_figure([], attacks)]
+    for figure in (*figures, *map(curve_figure, curves)):
         go.Figure(coloured(figure))
 
 
@@ -38,6 +42,13 @@ def test_bars_carry_drops_and_intervals(attacks: list[AttackResult]) -> None:
     assert bars["x"] == [7.05, 26.71]
     assert bars["error_x"]["array"] == pytest.approx([1.32, 1.32])
     assert bars["error_x"]["arrayminus"] == pytest.approx([1.21, 1.21])
+
+
+def test_only_noise_is_shaded_as_the_floor(attacks: list[AttackResult]) -> None:
+    shaded = [shape for shape in ladder_figure(attacks)["layout"]["shapes"] if shape["type"] == "rect"]
+    noise = next(attack for attack in attacks if attack.name == "noise")
+    assert {(shape["x0"], shape["x1"]) for shape in shaded} == {noise.accuracy_drop_ci95}
+    assert len(shaded) == len(attacks)
 
 
 def test_only_what_no_server_can_do_is_hatched(attacks: list[AttackResult]) -> None:

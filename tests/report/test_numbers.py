@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from splitaudit.report.numbers import decimal, duration, interval
+from splitaudit.report.numbers import decimal, duration, interval, p_value, plain
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,18 @@ def test_interval_needs_no_dash() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(8.0, "8"), (25.500000372, "25.5"), (0.25, "0.25"), (0.0, "0"), (1000.0, "1,000"), (math.nan, "–")],
+)
+def test_plain(value: float, text: str) -> None:
+    assert plain(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.3e-70, "< 0.001"), (0.001, "0.001"), (0.104, "0.104"), (1.0, "1.000"), (math.nan, "–")]
+)
+def test_p_value(value: float, text: str) -> None:
+    assert p_value(value) == text

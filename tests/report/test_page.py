@@ -14,6 +14,8 @@ from splitaudit.report import page, render_report, write_report
 
 HOSTILE = "<script>alert(1)</script><img src=https://evil.example/x.png onerror=\"alert('x')\">"
 
+NOTHING_MORE: dict[str, Any] = {"worst_cases": [], "comparisons": [], "curves": []}
+
 
 class Page(HTMLParser):
     """The page taken apart: its text, its tags with their attributes, and what scripts and styles hold."""
@@ -59,8 +61,9 @@ def test_shows_verdict_and_figures_of_the_result(run: Path, result: dict[str, An
 
 
 def test_table_has_every_figure_of_every_attack_in_the_order_of_knowledge(run: Path) -> None:
-    table = Page(re.search(r"<table>.*</table>", render_report(run), re.DOTALL)[0]).text
+    table = Page(re.search(r"<table.*?</table>", render_report(run), re.DOTALL)[0]).text
     assert re.findall(r"(?<= )(?:none|server|oracle|white-box)(?= )", table) == [
+        "none",
         "none",
         "server",
         "server",
@@ -78,9 +81,63 @@ def test_ladder_lists_the_same_attacks(run: Path) -> None:
     figures = json.loads(page.raw["script"][0])
     charts = {chart["id"]: chart["style"] for chart in page.having("div") if chart.get("class") == "chart"}
     assert charts == {name: f"height: {figure['layout']['height']}px" for name, figure in figures.items()}
-    assert set(charts) == {"ladder", "curve-1", "curve-2"}
+    assert set(charts) == {"ladder", "eps-chart", "curve-1", "curve-2"}
     drops = [drop for bars in figures["ladder"]["data"] for drop in bars["x"]]
-    assert drops == [-0.08, 7.05, 26.71, 75.50, 87.16]
+    assert drops == [-0.08, 18.31, 7.05, 26.71, 75.50, 87.16]
+
+
+def test_an_attack_that_needs_no_knowledge_is_the_servers_too_but_no_floor(
+    run: Path, write: SimpleNamespace, result: dict[str, Any]
+) -> None:
+    transferred = next(attack for attack in result["attacks"] if attack["name"] == "vmi-fgsm")
+    write.result(result | {"attacks": [transferred]})
+    text = Page(render_report(run)).text
+    assert "Worst server-side attack 70.1 % a drop of 18.3 points" in text
+    assert "No noise was run" in text
+
+
+def test_worst_cases_name_what_each_level_adds(run: Path) -> None:
+    text = Page(render_report(run)).text
+    assert "none noise , vmi-fgsm 70.0 67.9 to 72.0 18.4 17.2 to 19.7 server" in text
+    assert "server all of the above, sladv-untrained , sladv 55.5" in text
+
+
+def test_worst_cases_that_do_not_hold_one_another_are_listed_whole(
+    run: Path, write: SimpleNamespace, result: dict[str, Any]
+) -> None:
+    result["worst_cases"][1]["attacks"] = ["sladv"]
+    write.result(result)
+    assert "server sladv 55.5" in Page(render_report(run)).text
+
+
+def test_pairs_are_compared(run: Path) -> None:
+    text = Page(render_report(run)).text
+    assert "2 pairs, with McNemar's test" in text
+    assert "sladv noise 26.8 25.4 to 28.2 279 11 < 0.001" in text
+    assert "sladv-untrained noise 1.9 0.5 to 3.3 71 52 0.104" in text
+
+
+def test_curves_can_be_chosen_and_read_without_hovering(run: Path) -> None:
+    page = Page(render_report(run))
+    boxes = [box for box in page.having("input") if box.get("data-chart") == "eps-chart"]
+    groups = {trace["legendgroup"] for trace in json.loads(page.raw["script"][0])["eps-chart"]["data"]}
+    assert [box["value"] for box in boxes] == ["0", "1", "2", "3", "4", "5"]
+    assert groups == {box["value"] for box in boxes}
+    assert sum("data-all" in box for box in page.having("input")) == 4
+    assert "over 250 images" in page.text
+    assert "from 0 to 64 of 255" in page.text
+    figures = page.text[page.text.index("All figures of the curves") :]
+    assert re.search(r"SLADV through the server's shadow layers 88\.4 83\.8 to 91\.8 8 bits 88\.4 87\.6", figures)
+
+
+def test_what_a_result_lacks_is_left_out(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
+    for part in ("worst_cases", "comparisons", "curves"):
+        del result[part]
+    write.result(result)
+    page = Page(render_report(run))
+    for title in ("The worst case", "McNemar", "Accuracy against the budget"):
+        assert title not in page.text
+    assert "eps-chart" not in json.loads(page.raw["script"][0])
 
 
 def test_failed_checks_come_first_and_are_announced(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
@@ -126,6 +183,12 @@ def test_hostile_strings_stay_text(run: Path, write: SimpleNamespace, result: di
     result["config"][HOSTILE] = result["data"]["train"][HOSTILE] = [HOSTILE]
     for attack in result["attacks"]:
         attack["title"] = attack["name"] = HOSTILE
+    for curve in result["curves"]:
+        curve["attack"] = HOSTILE
+    for pair in result["comparisons"]:
+        pair["first"] = pair["second"] = HOSTILE
+    for case in result["worst_cases"]:
+        case["attacks"] = [HOSTILE]
     for check in result["checks"]:
         check["name"] = check["detail"] = HOSTILE
     write.result(result)
@@ -165,7 +228,7 @@ def test_missing_log_and_samples_are_said_or_left_out(run: Path) -> None:
 
 
 def test_an_empty_result_still_makes_a_page(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
-    write.result(result | {"config": {}, "environment": {}, "data": {}, "attacks": [], "checks": []})
+    write.result(result | {"config": {}, "environment": {}, "data": {}, "attacks": [], "checks": []} | NOTHING_MORE)
     text = Page(render_report(run)).text
     assert "No attack of the server was run." in text
     assert "This run made no checks." in text

@@ -14,7 +14,8 @@ Similarity = Callable[[Tensor], Tensor]
 
 def mse(difference: Tensor) -> Tensor:
     """Mean square over all elements: the reading under which the paper's accuracies are possible."""
-    return (difference * difference).mean()  # not square(): its backward pass copies the tensor
+    # By way of the norm: half the memory traffic of squaring element by element.
+    return frobenius(difference).square() / difference.numel()
 
 
 def l2(difference: Tensor) -> Tensor:

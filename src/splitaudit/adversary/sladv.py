@@ -52,8 +52,7 @@ class Sladv:
         self._loss = loss.detach()
         if self._config.alpha == 0:
             return view.activation_gradient
-        fused: Tensor = view.activation_gradient - self._config.alpha * gradient
-        return fused
+        return view.activation_gradient.sub(gradient, alpha=self._config.alpha)
 
     def metrics(self) -> dict[str, float]:
         """`similarity`: L_sim of the last exchange."""

@@ -30,6 +30,15 @@ class Budget:
         """The largest change this allows a pixel in [0, 1]."""
         return float(self.eps * torch.as_tensor(self.scale).max())
 
+    def cube(self, x: Tensor) -> float:
+        """Half the side, in `eps`'s unit, of the largest cube in the ball around images (N, C, H, W)."""
+        return self.eps if self.norm == "linf" else self.eps / x[0].numel() ** 0.5
+
+    def covering(self, x: Tensor) -> float:
+        """An `eps` with which every pixel of images shaped like `x` (N, C, H, W) is free."""
+        reach = torch.ones_like(x[:1])
+        return float(self.size(reach).max())
+
     def project(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """The nearest image to `x_adv` (N, C, H, W) in the ball around `x` and in [0, 1], up to rounding."""
         if self.norm == "linf":

@@ -6,6 +6,7 @@ from torch import Tensor
 from splitaudit.attacks.budget import Budget
 from splitaudit.attacks.gradients import GradientRule, Point
 from splitaudit.attacks.objectives import Function, Loss, Objective
+from splitaudit.attacks.schedules import StepSchedule, fixed
 from splitaudit.attacks.starts import Start
 from splitaudit.randomness import SampleNoise
 
@@ -17,7 +18,7 @@ def craft(
     *,
     budget: Budget,
     steps: int,
-    step_size: float,
+    step_size: float | StepSchedule,
     start: Start,
     gradient: GradientRule,
     generator: torch.Generator,
@@ -34,7 +35,7 @@ def craft(
         objective: binds to `function` and `x` and gives the loss to increase.
         budget: the ball around each image.
         steps: number of steps (K in the paper); 0 leaves the start.
-        step_size: length of a step, in the unit of `budget.eps`.
+        step_size: length of a step, in the unit of `budget.eps`; or a schedule, such as `auto`.
         start: the first perturbation.
         gradient: the rule that gives each step's direction.
         generator: gives every sample its own randomness, in order; CPU.
@@ -42,42 +43,60 @@ def craft(
 
     Returns:
         Images shaped like `x`: finite, detached, inside the budget and [0, 1].
+
+    Raises:
+        ValueError: a step size that is not positive.
     """
+    schedule = step_size if callable(step_size) else fixed(step_size)
     with torch.no_grad():
         loss = objective(function, x)
         noise = SampleNoise(len(x), generator, x.device)
-        best = _climb(loss, x, budget, steps, step_size, start, gradient, noise)
+
+        def climb() -> Tensor:
+            hill, direction_at, path = _Hill(loss, budget), gradient(), schedule(x, budget, steps)
+
+            def point(z: Tensor) -> Point:
+                hill.stand_at(z)
+                return Point(z, z, hill.gradient, budget, path.step_size, noise)
+
+            z = budget.project(x, x + start(point(x)) * budget.scale)
+            for _ in range(steps):
+                direction = direction_at(point(z))
+                z = path.step(z, direction, hill.height)
+            hill.stand_at(z)
+            return path.end(z, hill.height)
+
+        best = climb()
         for _ in range(restarts - 1):
-            attempt = _climb(loss, x, budget, steps, step_size, start, gradient, noise)
+            attempt = climb()
             better = (loss(attempt) > loss(best)).view(-1, 1, 1, 1)
             best = torch.where(better, attempt, best)
     return best
 
 
-def _climb(
-    loss: Loss,
-    x: Tensor,
-    budget: Budget,
-    steps: int,
-    step_size: float,
-    start: Start,
-    gradient: GradientRule,
-    noise: SampleNoise,
-) -> Tensor:
-    def gradient_at(z: Tensor) -> Tensor:
-        return _gradient(loss, z) * budget.scale
+class _Hill:
+    """The loss as a landscape: its gradient anywhere, and its height where the climber stands.
 
-    direction_at = gradient()
-    z = budget.project(x, x + start(x, budget, noise) * budget.scale)
-    for _ in range(steps):
-        direction = direction_at(Point(z, gradient_at, budget, step_size, noise))
-        z = budget.project(x, z + step_size * direction * budget.scale)
-    return z
+    A gradient taken there gives the height too, so that asking for both costs one evaluation.
+    """
 
+    def __init__(self, loss: Loss, budget: Budget) -> None:
+        self._loss, self._budget = loss, budget
 
-def _gradient(loss: Loss, z: Tensor) -> Tensor:
-    """Each sample's gradient; where a sample has none (a saturated or undefined loss), zero rather than NaN."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(z).sum(), z)
-    return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    def stand_at(self, z: Tensor) -> None:
+        self._here = z
+        self._height: Tensor | None = None
+
+    def gradient(self, at: Tensor) -> Tensor:
+        """Each sample's gradient; where a sample has none (a saturated or undefined loss), zero rather than NaN."""
+        with torch.enable_grad():
+            z = at.detach().requires_grad_()
+            loss = self._loss(z)
+            (gradient,) = torch.autograd.grad(loss.sum(), z)
+        if at is self._here:
+            self._height = loss.detach()
+        return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0) * self._budget.scale
+
+    def height(self) -> Tensor:
+        """The loss (N,) of the images stood at."""
+        return self._loss(self._here) if self._height is None else self._height

@@ -2,11 +2,15 @@
 
 A rule may remember earlier steps, so what plugs into `craft` is a `GradientRule`, which gives a rule with a fresh
 memory for every crafting. All gradients are with respect to the perturbation in units of the budget's `eps`.
+
+Rules wrap rules: `stepping("sign", momentum(variance_tuned(), nesterov=True))` is VNI-FGSM. A rule costs the gradient
+evaluations its docstring states; none keeps more than a few tensors shaped like the images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from splitaudit.attacks.budget import Budget, per_sample_norm
@@ -19,10 +23,13 @@ class Point:
 
     z: Tensor
     """The images so far (N, C, H, W), in pixels."""
+    at: Tensor
+    """Where the rule wants the gradient: `z`, or the point ahead of it for Nesterov."""
     gradient_at: Callable[[Tensor], Tensor]
     """The objective's gradient at any images shaped like `z`; finite, each sample's independent of the others."""
     budget: Budget
-    step_size: float
+    step_size: Tensor | float
+    """One for all images, or one for each (N, 1, 1, 1)."""
     noise: SampleNoise
 
 
@@ -31,8 +38,61 @@ GradientRule = Callable[[], Rule]
 
 
 def plain() -> Rule:
-    """The gradient where the images are."""
-    return lambda point: point.gradient_at(point.z)
+    """The gradient itself. One gradient evaluation."""
+    return lambda point: point.gradient_at(point.at)
+
+
+def momentum(rule: GradientRule = plain, *, decay: float = 1.0, nesterov: bool = False) -> GradientRule:
+    """MI: `g <- decay g + direction / mean|direction|` (Dong et al., CVPR 2018). Costs what `rule` costs.
+
+    With `nesterov`, NI: the gradient is asked for at `z + step_size decay g` (Lin et al., ICLR 2020), unprojected, as
+    published.
+    """
+
+    def fresh() -> Rule:
+        direction_at = rule()
+        velocity: Tensor | float = 0.0
+
+        def accelerated(point: Point) -> Tensor:
+            nonlocal velocity
+            if nesterov:
+                point = replace(point, at=point.at + point.step_size * decay * velocity * point.budget.scale)
+            direction = direction_at(point)
+            mean = direction.abs().mean(dim=(1, 2, 3), keepdim=True)
+            # A sample without a gradient keeps its velocity.
+            velocity = decay * velocity + direction / mean.clamp_min(torch.finfo(mean.dtype).tiny)
+            return velocity
+
+        return accelerated
+
+    return fresh
+
+
+def variance_tuned(neighbours: int = 20, beta: float = 1.5) -> GradientRule:
+    """VR: the gradient, corrected by how it varied around the last step (Wang & He, CVPR 2021).
+
+    Gives `gradient(at) + v`, with the v of the step before; then `v <- mean of gradient(z + r) - gradient(at)` over
+    neighbours `r ~ U[-beta eps, beta eps]`, not clipped to [0, 1]. For L2, `eps` is that of the cube in the ball.
+    `1 + neighbours` gradient evaluations.
+    """
+
+    def fresh() -> Rule:
+        variance: Tensor | float = 0.0
+
+        def tuned(point: Point) -> Tensor:
+            nonlocal variance
+            z, here = point.z, point.gradient_at(point.at)
+            reach = beta * point.budget.cube(z) * point.budget.scale
+            around = torch.zeros_like(here)
+            for _ in range(neighbours):
+                around += point.gradient_at(z + reach * point.noise.uniform(z.shape, z.dtype))
+            direction = here + variance
+            variance = around.div_(neighbours).sub_(here)
+            return direction
+
+        return tuned
+
+    return fresh
 
 
 def sign(direction: Tensor) -> Tensor:

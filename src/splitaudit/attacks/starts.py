@@ -9,38 +9,58 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from splitaudit.attacks.budget import Budget, per_sample_norm
-from splitaudit.randomness import SampleNoise
+from splitaudit.attacks.budget import per_sample_norm
+from splitaudit.attacks.gradients import Point, l2
 
-Start = Callable[[Tensor, Budget, SampleNoise], Tensor]
+Start = Callable[[Point], Tensor]
+"""From the point at the clean images to the first perturbation."""
 
 
-def gaussian(x: Tensor, budget: Budget, noise: SampleNoise) -> Tensor:
+def gaussian(point: Point) -> Tensor:
     """Normal noise of a tenth of the budget: small, but far above rounding."""
-    delta = noise.normal(x.shape, x.dtype)
+    delta = point.noise.normal(point.z.shape, point.z.dtype)
+    budget = point.budget
     return delta * (0.1 * budget.eps) if budget.norm == "linf" else _of_length(delta, 0.1 * budget.eps)
 
 
-def uniform(x: Tensor, budget: Budget, noise: SampleNoise) -> Tensor:
+def uniform(point: Point) -> Tensor:
     """Uniform noise over the whole L-infinity ball; a random direction at full length for L2."""
-    if budget.norm == "linf":
-        return noise.uniform(x.shape, x.dtype) * budget.eps
-    return _of_length(noise.normal(x.shape, x.dtype), budget.eps)
+    if point.budget.norm == "linf":
+        return point.noise.uniform(point.z.shape, point.z.dtype) * point.budget.eps
+    return _of_length(point.noise.normal(point.z.shape, point.z.dtype), point.budget.eps)
 
 
-def signs(x: Tensor, budget: Budget, noise: SampleNoise) -> Tensor:
+def signs(point: Point) -> Tensor:
     """Random signs at the full budget: the noise floor that every attack must beat."""
-    delta = noise.uniform(x.shape, x.dtype).sign()
-    return delta * budget.eps if budget.norm == "linf" else _of_length(delta, budget.eps)
+    delta = point.noise.uniform(point.z.shape, point.z.dtype).sign()
+    return delta * point.budget.eps if point.budget.norm == "linf" else _of_length(delta, point.budget.eps)
 
 
-def zero(x: Tensor, budget: Budget, noise: SampleNoise) -> Tensor:
+def zero(point: Point) -> Tensor:
     """The clean image itself."""
-    return torch.zeros_like(x)
+    return torch.zeros_like(point.z)
+
+
+def power(iterations: int = 1) -> Start:
+    """As long as `gaussian`, but turned by power iteration to where the objective curves most (Miyato et al., 2018).
+
+    Where the gradient vanishes at delta = 0, it is the Hessian times delta for a small delta: `delta <- c gradient(x +
+    delta) / |gradient|` is all that a first-order method can know there. `iterations` gradient evaluations.
+    """
+
+    def start(point: Point) -> Tensor:
+        x, budget = point.z, point.budget
+        length = 0.1 * budget.cube(x) * x[0].numel() ** 0.5
+        delta = gaussian(point)
+        for _ in range(iterations):
+            delta = length * l2(point.gradient_at(x + delta * budget.scale))
+        return delta
+
+    return start
 
 
 def _of_length(delta: Tensor, length: float) -> Tensor:
     return delta * (length / per_sample_norm(delta))
 
 
-STARTS: dict[str, Start] = {"gaussian": gaussian, "uniform": uniform, "zero": zero}
+STARTS: dict[str, Start] = {"gaussian": gaussian, "uniform": uniform, "zero": zero, "power": power()}

@@ -2,7 +2,7 @@
 
 from splitaudit.data.audit import AuditData, load_audit_data
 from splitaudit.data.augment import crop_and_flip
-from splitaudit.data.images import ImageSet
+from splitaudit.data.images import ImageSet, pixel_statistics
 from splitaudit.data.partition import Partition, attacker_subset, partition_clients
 from splitaudit.data.sources import load_images
 
@@ -15,4 +15,5 @@ __all__ = [
     "load_audit_data",
     "load_images",
     "partition_clients",
+    "pixel_statistics",
 ]

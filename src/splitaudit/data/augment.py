@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int) -> Tensor:
     """Each image padded by `padding`, cut out again at a random place, and mirrored with probability 1/2.
 
     `images`: uint8 (N, C, H, W) on any device; `generator`: on the CPU. Returns new uint8 images of the same

@@ -75,3 +75,17 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def _grey(images: Tensor) -> Tensor:
     return torch.cat([functional.rgb_to_grayscale(chunk) for chunk in torch.split(images, _CHUNK)])
+
+
+def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel, (C,) each, of the pixels in [0, 1] of uint8 images (N, C, H, W).
+
+    Counted level by level, which needs no floating-point copy of the images. A deviation is at least 1/255, so that a
+    channel without any can be divided by it.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    mean = shares @ levels
+    variance = (shares * (levels - mean.unsqueeze(1)) ** 2).sum(1)
+    return mean.float(), variance.sqrt().clamp_min(1 / 255).float()

@@ -10,12 +10,14 @@ from splitaudit.attacks import Budget
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.errors import ConfigError
-from splitaudit.evaluation.anchors import make_attack
-from splitaudit.evaluation.checks import run_checks
+from splitaudit.evaluation.attack import make_attack
+from splitaudit.evaluation.checks import Probe, outcome_checks, probe_checks
+from splitaudit.evaluation.curves import eps_curve
 from splitaudit.evaluation.measure import Clean, Outcome, clean_accuracy, measure_clean, run_attack, summarize
-from splitaudit.evaluation.result import AttackResult, Check, CleanResult
+from splitaudit.evaluation.result import AttackResult, Check, CleanResult, Curve
 from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.verdict import write_verdict
+from splitaudit.models import SplitModel
 from splitaudit.runtime import Runtime
 
 
@@ -25,6 +27,7 @@ class Audit:
 
     clean: CleanResult
     attacks: list[AttackResult]
+    curves: list[Curve]
     checks: list[Check]
     verdict: str
     measured: Clean
@@ -39,9 +42,9 @@ def attacked_images(config: RunConfig, available: int) -> int:
     return wanted
 
 
-def make_budget(config: RunConfig, deviation: Tensor) -> Budget:
-    """The `attack` section's budget; `deviation` (C, 1, 1) is the standardised unit in pixels."""
-    scale: Tensor | float = 1.0 if config.attack.eps_unit == "pixels" else deviation
+def make_budget(config: RunConfig, model: SplitModel) -> Budget:
+    """The `attack` section's budget; the unit of standardised images is that of the model's normalisation."""
+    scale: Tensor | float = 1.0 if config.attack.eps_unit == "pixels" else model.F1.get_buffer("normalize.std")
     return Budget(config.attack.norm, config.attack.eps, scale)
 
 
@@ -52,9 +55,14 @@ def audit(
     names: Sequence[str],
     runtime: Runtime,
     progress: Callable[[str], None],
+    *,
+    curves: bool = False,
 ) -> Audit:
-    """Run the named attacks on the target and judge them. `progress` is told each attack's name as it begins."""
-    budget = make_budget(config, target.model.F1.get_buffer("normalize.std"))
+    """Run the named attacks on the target and judge them, with their eps curves if asked for.
+
+    `progress` is told what is being measured.
+    """
+    budget = make_budget(config, target.model)
     attacks = [make_attack(name, config, target, budget) for name in names]
     n = attacked_images(config, len(data.test))
     batch_size = config.evaluation.batch_size
@@ -66,6 +74,16 @@ def audit(
         progress(attack.name)
         outcomes[attack.name] = run_attack(attack, target, clean, batch_size, runtime)
     results = {name: summarize(outcome, clean) for name, outcome in outcomes.items()}
-    checks = run_checks(overall, len(data.train.classes), clean, outcomes)
+    few = clean.first(config.evaluation.curve_images)
+    drawn = []
+    for attack in attacks if curves else ():
+        progress(f"eps curve of {attack.name}")
+        drawn.append(eps_curve(attack, target, few, config.evaluation.eps_grid, batch_size, runtime))
+    progress("sanity checks")
+    classes = len(data.train.classes)
+    checks = list(outcome_checks(overall, classes, clean, outcomes, target))
+    probe = Probe(target, few, classes, batch_size, runtime)
+    servers = make_attack("sladv-true-input" if target.shadow is None else "sladv", config, target, budget)
+    checks += probe_checks(probe, servers, make_attack("pgd", config, target, budget))
     verdict = write_verdict(overall, results, {check.name: check for check in checks})
-    return Audit(overall, list(results.values()), checks, verdict, clean, outcomes)
+    return Audit(overall, list(results.values()), drawn, checks, verdict, clean, outcomes)

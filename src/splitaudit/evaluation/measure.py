@@ -1,5 +1,6 @@
 """Running an attack on the target, and counting what it did."""
 
+import hashlib
 import time
 from dataclasses import dataclass
 
@@ -32,6 +33,10 @@ class Clean:
         """bool (N,)."""
         return self.predictions == self.labels
 
+    def first(self, n: int) -> "Clean":
+        """The first `n` images."""
+        return Clean(self.images[:n], self.labels[:n], self.predictions[:n], self.features[:n])
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -43,7 +48,14 @@ class Outcome:
     predictions: Tensor
     cosine: Tensor
     """(N,): similarity of the target's o2, clean and attacked."""
+    digest: str
+    """Of the images, as they were crafted."""
     seconds: float
+
+
+def digest(images: Tensor) -> str:
+    """A hash of images' bytes."""
+    return hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def clean_accuracy(target: Target, test: ImageSet, batch_size: int, runtime: Runtime) -> CleanResult:
@@ -69,10 +81,11 @@ def run_attack(attack: Attack, target: Target, clean: Clean, batch_size: int, ru
     batches = zip(clean.images.split(batch_size), clean.labels.split(batch_size), strict=True)
     images = torch.cat([attack.perturb(x, labels, generator) for x, labels in batches])
     seconds = time.perf_counter() - began
+    crafted = digest(images)
     features = in_batches(target.features, images, batch_size)
     predictions = in_batches(target.classify, features, batch_size).argmax(1)
     cosine = F.cosine_similarity(features.flatten(1), clean.features.flatten(1), dim=1)
-    return Outcome(attack, images, predictions, cosine, seconds)
+    return Outcome(attack, images, predictions, cosine, crafted, seconds)
 
 
 def summarize(outcome: Outcome, clean: Clean) -> AttackResult:
@@ -95,10 +108,11 @@ def summarize(outcome: Outcome, clean: Clean) -> AttackResult:
         accuracy_drop=100 * (lost - gained) / n,
         accuracy_drop_ci95=paired_drop_interval(lost, gained, n),
         success_rate=100 * lost / max(1, int(clean.correct.sum())),
+        error_rate=100 - 100 * int(correct.sum()) / n,
         mean_l2=float(torch.linalg.vector_norm(delta, dim=1).mean()),
         mean_linf=float(delta.abs().amax(1).mean()),
         mean_cosine=float(outcome.cosine.mean()),
-        gradient_evaluations=attack.gradient_evaluations,
+        gradient_evaluations=attack.recipe.gradient_evaluations,
         seconds=outcome.seconds,
     )
 

@@ -53,6 +53,8 @@ class AttackResult(_Part):
     """Paired interval: the same images, clean and attacked."""
     success_rate: float
     """Share of the correctly classified images that the attack turns wrong."""
+    error_rate: float
+    """Share of all images that are classified wrong under the attack."""
     mean_l2: float
     """Mean L2 norm of the applied perturbation, in pixels."""
     mean_linf: float
@@ -61,6 +63,49 @@ class AttackResult(_Part):
     gradient_evaluations: int
     """Per image."""
     seconds: float
+
+
+class Comparison(_Part):
+    """Two attacks on the same images."""
+
+    first: str
+    second: str
+    difference: float
+    """How many points more accuracy the first costs."""
+    difference_ci95: tuple[float, float]
+    """Paired interval."""
+    only_first: int
+    """Images that only the first turns wrong."""
+    only_second: int
+    mcnemar_p: float
+    """Exact two-sided p-value."""
+
+
+class WorstCase(_Part):
+    """The best of all attacks up to a level of knowledge, chosen for each image."""
+
+    knowledge: Knowledge
+    attacks: list[str]
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    accuracy_drop: float
+    accuracy_drop_ci95: tuple[float, float]
+
+
+class Curve(_Part):
+    """Accuracy against the budget."""
+
+    attack: str
+    knowledge: Knowledge
+    n: int
+    eps_pixels: list[float]
+    accuracy: list[float]
+    accuracy_ci95: list[tuple[float, float]]
+    accuracy_8bit: list[float]
+    """After rounding the attacked images to 8 bits."""
+    area: float
+    """Mean accuracy over the budgets (the area under the curve, divided by its width)."""
+    area_ci95: tuple[float, float]
 
 
 class Check(_Part):
@@ -79,6 +124,10 @@ class Result(_Part):
     training: TrainingResult
     clean: CleanResult
     attacks: list[AttackResult]
+    worst_cases: list[WorstCase] = []
+    comparisons: list[Comparison] = []
+    curves: list[Curve] = []
+    """Empty unless asked for."""
     checks: list[Check]
     verdict: str = Field(min_length=1)
     """One paragraph a manager understands."""

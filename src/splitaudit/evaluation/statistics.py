@@ -1,18 +1,25 @@
-"""Intervals for what is counted over test images. Proportions come in as counts, intervals go out in per cent."""
+"""Intervals and tests for what is counted over test images. Counts come in, per cent and points go out.
 
-from scipy.stats import binomtest, norm
+All intervals are at 95%.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, norm, t
 
 Interval = tuple[float, float]
 
 
 def wilson_interval(correct: int, n: int) -> Interval:
-    """95% interval of an accuracy, in per cent (Wilson, 1927). Raises ValueError unless 0 <= correct <= n, n > 0."""
+    """Interval of an accuracy, in per cent (Wilson, 1927). Raises ValueError unless 0 <= correct <= n, n > 0."""
     interval = binomtest(correct, n).proportion_ci(method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def paired_drop_interval(lost: int, gained: int, n: int) -> Interval:
-    """95% interval of the accuracy drop between two predictions of the same `n` images, in percentage points.
+    """Interval of the accuracy drop between two predictions of the same `n` images, in percentage points.
 
     `lost` images were right and became wrong, `gained` the reverse; the drop itself is (lost - gained) / n. Adjusted
     Wald interval of Bonett & Price (2012), which keeps its coverage near 0 and with few discordant pairs.
@@ -21,3 +28,61 @@ def paired_drop_interval(lost: int, gained: int, n: int) -> Interval:
     centre = p_lost - p_gained
     half = float(norm.ppf(0.975)) * ((p_lost + p_gained - centre**2) / (n + 2)) ** 0.5
     return 100 * max(-1.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def mcnemar_p(lost: int, gained: int) -> float:
+    """Exact two-sided p-value of McNemar's test that two predictions of the same images are equally often right."""
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval:
+    """Interval of the mean of independent values (n,), by the normal approximation; for many images."""
+    half = float(norm.ppf(0.975)) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """A figure measured with several training seeds on the same test images."""
+
+    mean: float
+    spread: float
+    """Standard deviation over the seeds."""
+    seeds_ci95: Interval
+    """Of the mean over other training seeds, on these very images (Student's t)."""
+    seeds_and_images_ci95: Interval
+    """Of the mean over other training seeds and other images of the same kind."""
+
+
+def over_seeds(values: NDArray[np.float64]) -> SeedSummary:
+    """Summarise values (seeds, images), such as 100 for a lost and 0 for a kept image, over both of their variations.
+
+    Seeds and images are crossed random effects: the variance of the grand mean is
+    `seeds/S + images/n + residual/(S n)`, with the components from the two-way mean squares; its degrees of freedom
+    are Satterthwaite's. Raises ValueError for fewer than two seeds or images.
+    """
+    seeds, images = values.shape
+    if min(seeds, images) < 2:
+        raise ValueError(f"an interval over seeds and images needs two of each, not {seeds} and {images}")
+    grand, by_seed, by_image = values.mean(), values.mean(1), values.mean(0)
+    ms_seed = images * ((by_seed - grand) ** 2).sum() / (seeds - 1)
+    ms_image = seeds * ((by_image - grand) ** 2).sum() / (images - 1)
+    residuals = values - by_seed[:, None] - by_image[None, :] + grand
+    ms_residual = (residuals**2).sum() / ((seeds - 1) * (images - 1))
+    # E[ms_seed] + E[ms_image] - E[residual] is the variance of the grand mean, times seeds * images.
+    total = max(ms_seed + ms_image - ms_residual, ms_seed, ms_image)
+    terms = ((ms_seed, seeds - 1), (ms_image, images - 1))
+    weight = sum(ms**2 / freedom for ms, freedom in terms)
+    freedom = total**2 / weight if weight > 0 else float(images - 1)
+    spread = float(by_seed.std(ddof=1))
+    return SeedSummary(
+        mean=float(grand),
+        spread=spread,
+        seeds_ci95=_around(grand, spread / seeds**0.5, seeds - 1),
+        seeds_and_images_ci95=_around(grand, (total / (seeds * images)) ** 0.5, freedom),
+    )
+
+
+def _around(centre: float, error: float, freedom: float) -> Interval:
+    half = float(t.ppf(0.975, freedom)) * error
+    return float(centre - half), float(centre + half)

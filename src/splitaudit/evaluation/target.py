@@ -1,4 +1,4 @@
-"""The trained model under attack, as the evaluation uses it: float32, eval mode, with the oracles no server has."""
+"""The trained model under attack, in eval mode, with the oracles no server has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,22 +8,31 @@ from torch import Tensor, nn
 
 from splitaudit.attacks.objectives import Function
 from splitaudit.models import SplitModel
+from splitaudit.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Target:
-    """The delivered model, in eval mode."""
+    """The delivered model. It is scored in float32; attacks climb it in the training's precision."""
 
     model: SplitModel
     shadow: nn.Module | None
     """The server's trained shadow input layers, if it has any."""
     untrained: nn.Module | None
     """The same shadow as it was initialised."""
+    runtime: Runtime
+    proxy: SplitModel | None = None
+    """A model of the same architecture, trained on labelled images of the attacker's own."""
 
     def __post_init__(self) -> None:
-        for module in (self.model.F1, self.model.F2, self.model.F3, self.shadow, self.untrained):
-            if module is not None:
-                module.eval().requires_grad_(False)
+        for module in self.parts():
+            module.eval().requires_grad_(False)
+
+    def parts(self) -> list[nn.Module]:
+        """Every module that an attack or the scoring goes through."""
+        models = (self.model,) if self.proxy is None else (self.model, self.proxy)
+        modules = [self.shadow, self.untrained, *(part for m in models for part in (m.F1, m.F2, m.F3))]
+        return [module for module in modules if module is not None]
 
     def logits(self, x: Tensor) -> Tensor:
         """The whole model: pixels (N, C, H, W) to logits (N, classes)."""
@@ -39,9 +48,16 @@ class Target:
         out: Tensor = self.model.F2(self.model.F1(x))
         return out
 
-    def through(self, shadow: nn.Module) -> Function:
-        """`F2(F1'(x))`: the server's own model of the features."""
-        return lambda x: self.model.F2(shadow(x))
+    def attacked(self, *layers: nn.Module) -> Function:
+        """The composition of `layers` as an attack sees it: computed in the training's precision, given in float32."""
+
+        def function(x: Tensor) -> Tensor:
+            with self.runtime.autocast():
+                for layer in layers:
+                    x = layer(x)
+            return x.float()
+
+        return function
 
 
 def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:

@@ -38,5 +38,4 @@ def write_verdict(clean: CleanResult, attacks: Mapping[str, AttackResult], check
 
 
 def _drop(attack: AttackResult) -> str:
-    low, high = attack.accuracy_drop_ci95
-    return f"{attack.accuracy_drop:.1f} points (95% interval {low:.1f} to {high:.1f})"
+    return f"{attack.accuracy_drop:.1f} points".replace("-", "\N{MINUS SIGN}")

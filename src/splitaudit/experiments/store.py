@@ -14,6 +14,16 @@ from splitaudit.config import RunConfig, parse_config
 from splitaudit.errors import ConfigError, RunError
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(f".{path.name}.writing")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths and safe writing of one run's files."""
@@ -46,12 +56,17 @@ class RunFolder:
         return self.path / "samples.npz"
 
     @property
+    def outcomes(self) -> Path:
+        """What each attack did to each image, Parquet."""
+        return self.path / "outcomes.parquet"
+
+    @property
     def result(self) -> Path:
         """Written last but for the report: where it is, the run is done."""
         return self.path / "result.json"
 
-    def claim(self, config: RunConfig) -> None:
-        """Make the folder this config's. Raises RunError if it holds something else."""
+    def check(self, config: RunConfig) -> None:
+        """Raise RunError if the folder holds something else than a run of this config, or nothing."""
         if self.config_file.exists():
             differences = self.read_config().differences(config)
             if differences:
@@ -62,11 +77,14 @@ class RunFolder:
                 )
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunError(f"{self.path} is not a run folder and not empty: choose another --out.")
+
+    def take(self, config: RunConfig) -> None:
+        """Make the folder this config's. Raises RunError if it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.config_file, config.to_yaml().encode())
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}. Choose another --out.") from None
-        self.write(self.config_file, config.to_yaml().encode())
 
     def read_config(self) -> RunConfig:
         """The config of the run in this folder. Raises RunError if there is none."""
@@ -79,15 +97,6 @@ class RunFolder:
             raise RunError(f"{self.path} is not a run folder: it has no config.yaml.") from None
         except (yaml.YAMLError, ConfigError) as error:
             raise RunError(f"{self.config_file} cannot be read: {error}") from None
-
-    def write(self, path: Path, content: bytes) -> None:
-        """Write a file of the run whole or not at all."""
-        aside = path.with_name(f".{path.name}.writing")
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The training curves so far; a line that a kill cut short is left out."""
@@ -104,7 +113,7 @@ class RunFolder:
     def keep_metrics(self, last_iteration: int) -> None:
         """Drop what was logged after the iteration that training goes on from."""
         rows = [row for row in self.read_metrics() if row["iteration"] <= last_iteration]
-        self.write(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Log one row."""

@@ -40,20 +40,20 @@ def train(config: RunConfig, session: Session, folder: RunFolder, reporter: Repo
     total = config.training.iterations
     seconds = resume(session, folder, reporter)
     folder.keep_metrics(session.iteration)
-    saved = session.iteration
+    saved = time.perf_counter()
     with reporter.training(session.iteration, total) as progress:
         stretch = _Stretch(seconds)
         for done in session.rounds():
             stretch.losses += done.losses
-            save = done.iteration - saved >= config.runtime.checkpoint_every or done.iteration == total
-            if not save and len(stretch.losses) < LOGGED_EVERY:
+            if len(stretch.losses) < LOGGED_EVERY and done.iteration < total:
                 continue
             row = _log(config, session, folder, stretch)
             progress(done.iteration, row["loss"], row["images_per_second"])
             seconds = stretch.seconds_before + stretch.seconds()
-            if save:
+            # Only here, so that a resumed run logs the same rows.
+            if time.perf_counter() - saved >= config.runtime.checkpoint_seconds or done.iteration == total:
                 _save(session, folder, seconds)
-                saved = done.iteration
+                saved = time.perf_counter()
             stretch = _Stretch(seconds)
     return _summary(config, folder, seconds)
 

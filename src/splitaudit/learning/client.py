@@ -79,7 +79,8 @@ class Client:
         chosen = self._batch_indices(number)
         images = self.data.images[chosen]
         if self.config.augment == "crop_flip":
-            images = crop_and_flip(images, self._generator("augment", number))
+            padding = max(1, images.shape[-1] // 16)
+            images = crop_and_flip(images, self._generator("augment", number), padding)
         assert self.data.labels is not None
         return self.runtime.pixels(images), self.data.labels[chosen].to(self.runtime.device)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.config import AdversaryConfig
+from splitaudit.data import pixel_statistics
 from splitaudit.errors import ModelError
 from splitaudit.models.split import Normalize
 from splitaudit.randomness import isolated_global_rng
@@ -32,8 +33,7 @@ def build_shadow(config: AdversaryConfig, images: Tensor, cut_shape: tuple[int, 
             f"adversary.shadow: activations of shape {cut_shape} cross the cut; shadows are built for feature maps "
             "(C, H, W) and vectors (D,). Choose another model.input_end (see `splitaudit cuts`)."
         )
-    pixels = images.float() / 255
-    normalize = Normalize(pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(1e-3))
+    normalize = Normalize(*pixel_statistics(images))
     with isolated_global_rng(seed, "shadow"):
         return nn.Sequential(normalize, _body(config, tuple(images.shape[1:]), cut_shape))
 

@@ -8,15 +8,16 @@ class ResNet9(nn.Module):
     """The nine-layer residual network of David Page's DAWNBench entry (github.com/davidcpage/cifar10-fast).
 
     Input (N, channels, H, W), H and W at least 8; output (N, num_classes). `width` channels in the stem, 2, 4
-    and 8 times as many after it (64 in the original). The logits are scaled by 0.125, as there.
+    and 8 times as many after it (64 in the original). The logits are scaled by 0.125, and pooling comes before
+    BatchNorm and ReLU, which then work on a quarter of the pixels, as there.
     """
 
     def __init__(self, num_classes: int, channels: int, width: int) -> None:
         super().__init__()
         self.prep = _conv_block(channels, width)
-        self.layer1 = nn.Sequential(_conv_block(width, 2 * width), nn.MaxPool2d(2), _Residual(2 * width))
-        self.layer2 = nn.Sequential(_conv_block(2 * width, 4 * width), nn.MaxPool2d(2))
-        self.layer3 = nn.Sequential(_conv_block(4 * width, 8 * width), nn.MaxPool2d(2), _Residual(8 * width))
+        self.layer1 = nn.Sequential(_conv_block(width, 2 * width, nn.MaxPool2d(2)), _Residual(2 * width))
+        self.layer2 = _conv_block(2 * width, 4 * width, nn.MaxPool2d(2))
+        self.layer3 = nn.Sequential(_conv_block(4 * width, 8 * width, nn.MaxPool2d(2)), _Residual(8 * width))
         self.linear = nn.Linear(8 * width, num_classes, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,10 +54,9 @@ class _Residual(nn.Module):
         return x + change
 
 
-def _conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
+def _conv_block(inputs: int, outputs: int, *pooling: nn.Module) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, *pooling, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def _global_max_pool(x: Tensor) -> Tensor:

@@ -15,12 +15,18 @@
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, colored(item, style)]));
   };
 
+  // A chart's lines are chosen in the table beside it; the browser may remember an earlier choice.
+  const choices = [...document.querySelectorAll("input[data-chart]")];
+  const chosen = (id, trace) =>
+    choices.every((box) => box.checked || box.dataset.chart !== id || box.value !== trace.legendgroup);
+
   const draw = () => {
     const style = getComputedStyle(root);
     const width = root.classList.contains("paper") ? { width: paperWidth } : {};
     for (const [id, figure] of Object.entries(figures)) {
       const { data, layout } = colored(figure, style);
-      Plotly.react(id, data, { ...layout, ...width }, config);
+      const shown = data.filter((trace) => chosen(id, trace));
+      Plotly.react(id, shown, { ...layout, ...width }, config);
     }
   };
 
@@ -29,7 +35,28 @@
     draw();
   };
 
+  // The box above a level's lines stands for all of them.
+  const levels = [...document.querySelectorAll("input[data-all]")];
+  const linesOf = (all) => choices.filter((box) => all.closest("tbody").contains(box));
+  const choose = ({ target }) => {
+    if (levels.includes(target)) for (const box of linesOf(target)) box.checked = target.checked;
+    summarize();
+    draw();
+  };
+  const summarize = () => {
+    for (const all of levels) {
+      const checked = linesOf(all).filter((box) => box.checked).length;
+      all.checked = checked > 0;
+      all.indeterminate = checked > 0 && checked < linesOf(all).length;
+    }
+  };
+
+  summarize();
   draw();
+  for (const box of [...choices, ...levels]) {
+    box.hidden = false;
+    box.addEventListener("change", choose);
+  }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   addEventListener("beforeprint", print(true));
   addEventListener("afterprint", print(false));

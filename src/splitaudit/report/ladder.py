@@ -10,6 +10,7 @@ from typing import get_args
 
 from splitaudit.evaluation.result import AttackResult, Knowledge
 from splitaudit.report.figures import Figure, axis, layout
+from splitaudit.report.levels import is_floor
 from splitaudit.report.numbers import decimal, interval
 
 # In CSS pixels, which the chart's vertical axis counts in, from the top.
@@ -41,7 +42,7 @@ def ladder_figure(attacks: Sequence[AttackResult]) -> Figure:
     """
     shown = [attack for attack in attacks if math.isfinite(attack.accuracy_drop)]
     rungs, height = _place(shown)
-    floors = [attack for attack in shown if attack.knowledge == "none"]
+    floors = [attack for attack in shown if is_floor(attack)]
     bounds = [bound for attack in shown for bound in attack.accuracy_drop_ci95]
     low, high = min([0.0, *bounds]), max([1.0, *bounds])
     return {

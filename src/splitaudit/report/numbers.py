@@ -11,6 +11,17 @@ def decimal(value: float, places: int = 1) -> str:
     return text.replace("-", "−")
 
 
+def plain(value: float) -> str:
+    """With two decimals at most: `8`, `25.5`, `0.25`."""
+    text = decimal(value, 2)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def p_value(value: float) -> str:
+    """Three decimals, or that it is less than they can say."""
+    return "< 0.001" if value < 0.001 else decimal(value, 3)
+
+
 def interval(bounds: tuple[float, float]) -> str:
     """Both ends in words: a dash between them would be mistaken for a minus sign."""
     return f"{decimal(bounds[0])} to {decimal(bounds[1])}"

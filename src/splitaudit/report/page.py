@@ -1,19 +1,20 @@
 """The page: what the template is given, and how its numbers are written."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from splitaudit import __version__
-from splitaudit.evaluation.result import AttackResult, Knowledge, read_result
+from splitaudit.evaluation.result import read_result
 from splitaudit.report import numbers
+from splitaudit.report.eps_curves import budgets, eps_figure, make_lines
 from splitaudit.report.figures import curve_figure
 from splitaudit.report.gallery import make_gallery
 from splitaudit.report.ladder import ladder_figure
+from splitaudit.report.levels import by_knowledge, noise_floor, worst_of_server
 from splitaudit.report.metrics import read_metrics
 from splitaudit.report.samples import read_samples
 
@@ -36,7 +37,8 @@ def render_report(run: Path) -> str:
     result = read_result(run / "result.json")
     metrics = read_metrics(run / "metrics.jsonl")
     samples = read_samples(run / "samples.npz")
-    attacks = sorted(result.attacks, key=lambda attack: get_args(Knowledge).index(attack.knowledge))
+    attacks = by_knowledge(result.attacks)
+    lines = make_lines(result.curves, attacks)
     curves = [metrics.curve("loss", "Training loss"), metrics.curve("similarity", "Similarity loss")]
     return (
         _template_environment()
@@ -46,20 +48,18 @@ def render_report(run: Path) -> str:
             version=__version__,
             result=result,
             attacks=attacks,
-            worst=_strongest(attacks, "server"),
-            floor=_strongest(attacks, "none"),
+            worst=worst_of_server(attacks),
+            floor=noise_floor(attacks),
             ladder=ladder_figure(attacks),
+            lines=lines,
+            budgets=budgets(lines),
+            eps_chart=eps_figure(lines, attacks),
+            worst_cases=by_knowledge(result.worst_cases),
             curves=[(curve, curve_figure(curve)) for curve in curves if curve.values],
             gallery=make_gallery(samples) if samples else None,
             plotly=get_plotlyjs(),
         )
     )
-
-
-def _strongest(attacks: Sequence[AttackResult], knowledge: Knowledge) -> AttackResult | None:
-    """The attack of that knowledge that costs the most accuracy; of equals the last, the more elaborate."""
-    known = [attack for attack in attacks if attack.knowledge == knowledge]
-    return max(reversed(known), key=lambda attack: attack.accuracy_drop, default=None)
 
 
 def _template_environment() -> Environment:
@@ -74,6 +74,8 @@ def _template_environment() -> Environment:
         "decimal": numbers.decimal,
         "interval": numbers.interval,
         "duration": numbers.duration,
+        "plain": numbers.plain,
+        "p_value": numbers.p_value,
         "setting": _setting,
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True),
     }

@@ -1,0 +1,121 @@
+"""Gradient rules that look at transformed images or smooth the gradient: spectrum, diversity, translation invariance.
+
+Each is a linear map along the two axes of an image, `rows @ image @ columns.T`, so each is two small matrix products.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import scipy.fft
+import torch
+from torch import Tensor
+
+from splitaudit.attacks.gradients import GradientRule, Point, Rule, plain
+
+
+def spectrum(copies: int = 20, rho: float = 0.5, sigma: float = 16 / 255) -> GradientRule:
+    """SSA: the mean gradient over images whose spectrum is jittered (S2I-FGSM; Long et al., ECCV 2022).
+
+    `T(x) = IDCT(DCT(x + xi) * M)` over the whole image, `xi ~ N(0, sigma^2)` in pixels whatever the budget, and
+    `M ~ U(1 - rho, 1 + rho)` for every coefficient. The gradient is the one at T(x), not through it, as in the
+    authors' code. `copies` gradient evaluations.
+    """
+
+    def fresh() -> Rule:
+        def averaged(point: Point) -> Tensor:
+            at, noise = point.at, point.noise
+            rows, columns = (dct_matrix(n).to(at) for n in at.shape[2:])
+            total = torch.zeros_like(at)
+            for _ in range(copies):
+                noisy = at + sigma * noise.normal(at.shape, at.dtype)
+                mask = 1 + rho * noise.uniform(at.shape, at.dtype)
+                total += point.gradient_at(along_axes(along_axes(noisy, rows, columns) * mask, rows.mT, columns.mT))
+            return total.div_(copies)
+
+        return averaged
+
+    return fresh
+
+
+def diverse(rule: GradientRule = plain, *, resize: float = 0.9, probability: float = 0.5) -> GradientRule:
+    """DI: every gradient of `rule` goes through a random shrinking and padding (Xie et al., CVPR 2019).
+
+    With `probability`, an image is resized (bilinearly) to a random size of at least `resize` of its own, and padded
+    with zeros at random to its own size again; drawn anew for each image and each gradient. Costs what `rule` costs.
+    """
+
+    def through_resizing(point: Point) -> Callable[[Tensor], Tensor]:
+        def gradient_at(at: Tensor) -> Tensor:
+            applied, size, top, left = point.noise.uniform(torch.Size((len(at), 4)), at.dtype).add(1).div(2).unbind(1)
+            applied = applied < probability
+            rows = shrink_matrices(at.shape[2], resize, size, top, applied)
+            columns = shrink_matrices(at.shape[3], resize, size, left, applied)
+            return along_axes(point.gradient_at(along_axes(at, rows, columns)), rows.mT, columns.mT)
+
+        return gradient_at
+
+    def fresh() -> Rule:
+        direction_at = rule()
+        return lambda point: direction_at(replace(point, gradient_at=through_resizing(point)))
+
+    return fresh
+
+
+def translation_invariant(rule: GradientRule = plain, *, kernel: int = 15) -> GradientRule:
+    """TI: directions of `rule` smoothed by a Gaussian, three deviations wide to each side (Dong et al., CVPR 2019).
+
+    `kernel` pixels wide, or for a smaller image the largest odd number that it holds. Costs what `rule` costs.
+    """
+
+    def fresh() -> Rule:
+        direction_at = rule()
+
+        def smoothed(point: Point) -> Tensor:
+            direction = direction_at(point)
+            rows, columns = (smoothing_matrix(n, kernel).to(direction) for n in direction.shape[2:])
+            return along_axes(direction, rows, columns)
+
+        return smoothed
+
+    return fresh
+
+
+def along_axes(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`rows @ image @ columns.T` for images (N, C, H, W); matrices (H, H) and (W, W), or one each, (N, 1, ...)."""
+    return rows @ x @ columns.mT
+
+
+def dct_matrix(n: int) -> Tensor:
+    """The orthonormal DCT-II of length n, (n, n): `dct_matrix(n) @ x`; its inverse is its transpose.
+
+    A plain DCT-II only scales the coefficients, which a mask on them does not notice.
+    """
+    return torch.as_tensor(scipy.fft.dct(np.eye(n), norm="ortho", axis=0))
+
+
+def shrink_matrices(n: int, resize: float, size: Tensor, offset: Tensor, applied: Tensor) -> Tensor:
+    """Bilinear resizing of n pixels to fewer, and padding back to n: (N, 1, n, n), the identity where not `applied`.
+
+    `size` and `offset` (N,) in [0, 1) pick the new size from [resize n, n) and the padding before it.
+    """
+    smallest = max(1, int(n * resize))
+    new = smallest + (size * (n - smallest)).floor()
+    before = (offset * (n - new)).floor()
+    pixels = torch.arange(n, dtype=size.dtype, device=size.device)
+    index = pixels - before.unsqueeze(1)
+    inside = (index >= 0) & (index < new.unsqueeze(1))
+    source = ((index + 0.5) * (n / new).unsqueeze(1) - 0.5).clamp(0, n - 1)
+    weights = (1 - (source.unsqueeze(2) - pixels).abs()).clamp_min(0) * inside.unsqueeze(2)
+    return torch.where(applied.view(-1, 1, 1), weights, torch.eye(n).to(weights)).unsqueeze(1)
+
+
+def smoothing_matrix(n: int, kernel: int) -> Tensor:
+    """Convolution of n pixels with a Gaussian kernel of unit sum, zeros outside the image: (n, n)."""
+    width = min(kernel, n - 1 + n % 2)
+    half = width // 2
+    distance = (torch.arange(n).unsqueeze(1) - torch.arange(n)).abs()
+    spread = max(half, 1) / 3
+    bell = torch.exp(-0.5 * (distance.double() / spread) ** 2) * (distance <= half)
+    offsets = torch.arange(-half, half + 1).double()
+    return bell / torch.exp(-0.5 * (offsets / spread) ** 2).sum()

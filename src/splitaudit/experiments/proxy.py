@@ -1,0 +1,86 @@
+"""The proxy model of ordinary transfer attacks (VR, SSA): the target's architecture, trained on labelled images.
+
+The paper's baselines (section 5.3) need what SLADV does not: labels, and images of the clients' own kind. They are
+taken from the share of the clients' data set that no client holds. Training it is split learning with one client and an
+honest server, which is SGD on the whole model.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+
+from splitaudit.config import RunConfig
+from splitaudit.data import AuditData, Partition, attacker_subset, pixel_statistics
+from splitaudit.errors import ConfigError
+from splitaudit.experiments.store import write_whole
+from splitaudit.learning.session import Session
+from splitaudit.models import SplitModel, build_split_model
+from splitaudit.randomness import derive_seed
+from splitaudit.runtime import Runtime
+
+
+def obtain_proxy(
+    config: RunConfig, data: AuditData, folder: Path, runtime: Runtime, say: Callable[[str], None]
+) -> SplitModel:
+    """The proxy of `proxy.file`, or one that this folder keeps, or a newly trained one, which the folder then keeps.
+
+    Raises ConfigError for a file that is no proxy of this model, image size and number of classes.
+    """
+    # Other initial weights and batches than the target's: a proxy shares its architecture, not its luck.
+    seed = derive_seed(runtime.seed, "proxy")
+    reserve = data.partition.reserve
+    mean, std = pixel_statistics(data.train.images[reserve])
+    model = build_split_model(
+        config.model,
+        num_classes=len(data.train.classes),
+        image_shape=data.train.shape,
+        mean=mean,
+        std=std,
+        seed=seed,
+    )
+    path = config.proxy.file or folder / f"proxy-{config.proxy.images}.safetensors"
+    traits = _traits(config, data)
+    if path.exists() or config.proxy.file is not None:
+        _load(path, model, traits)
+        runtime.place(model.whole)
+        return model
+    say(f"Training the proxy model on {config.proxy.images} labelled images.")
+    chosen = reserve[attacker_subset(len(reserve), config.proxy.images, config.data.name, runtime.seed)]
+    own = AuditData(data.train, data.test, Partition((chosen,), reserve), data.attacker)
+    training = config.training.model_copy(
+        update={"schedule": "round_robin", "topology": "u_shaped", "iterations": config.proxy.iterations}
+    )
+    for _ in Session(training, model, own, None, replace(runtime, seed=seed)).rounds():
+        pass
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.whole.state_dict().items()}
+    write_whole(path, save_tensors(state, metadata=traits))
+    return model
+
+
+def _traits(config: RunConfig, data: AuditData) -> dict[str, str]:
+    return {
+        "model": f"{config.model.name or config.model.module}, width {config.model.width}",
+        "image_shape": "x".join(map(str, data.train.shape)),
+        "classes": str(len(data.train.classes)),
+        "labelled_images": str(config.proxy.images),
+        "iterations": str(config.proxy.iterations),
+    }
+
+
+def _load(path: Path, model: SplitModel, wanted: dict[str, str]) -> None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"proxy.file: {path} cannot be read as a proxy model: {error}") from None
+    for trait in ("model", "image_shape", "classes", "labelled_images", "iterations"):
+        if found.get(trait) != wanted[trait]:
+            raise ConfigError(
+                f"{path} is a proxy with {trait} {found.get(trait)!r}, this run needs {wanted[trait]!r}: remove it, or "
+                "set proxy.file to another one."
+            )
+    model.whole.load_state_dict(state)

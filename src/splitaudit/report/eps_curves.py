@@ -1,0 +1,187 @@
+"""Accuracy against the budget: for each attack a line, with a band of its intervals."""
+
+import html
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitaudit.errors import RunError
+from splitaudit.evaluation.result import AttackResult, Curve, Knowledge
+from splitaudit.report.figures import Figure, axis, layout
+from splitaudit.report.levels import by_knowledge
+from splitaudit.report.numbers import decimal, interval, plain
+
+HEIGHT = 430
+COLOURS = "abcdef"
+"""Of the style sheet's `--line-a` ... `--line-f`, for what is not the first of its level."""
+DASHES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
+"""From Plotly's word to the style sheet's: taken in turn, whenever the colours are used up."""
+LETTERS = 34
+"""Of a line of text on hover, which a phone shows whole."""
+
+
+@dataclass(frozen=True)
+class Point:
+    eps: float
+    """In 255ths."""
+    accuracy: float
+    ci95: tuple[float, float]
+    accuracy_8bit: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve and its looks."""
+
+    curve: Curve
+    title: str
+    """Of its attack."""
+    points: list[Point]
+    colour: str
+    dash: str
+
+    @property
+    def border(self) -> str:
+        """Its dash as a CSS border's style."""
+        return DASHES[self.dash]
+
+    @property
+    def by_eps(self) -> dict[float, Point]:
+        """Its points by their budget."""
+        return {point.eps: point for point in self.points}
+
+
+def make_lines(curves: Sequence[Curve], attacks: Sequence[AttackResult]) -> list[Line]:
+    """The lines, by level of knowledge. The first of a level has the level's colour, as in the ladder.
+
+    Raises RunError for a curve whose lists differ in length.
+    """
+    titles = {attack.name: attack.title for attack in attacks}
+    levels: set[Knowledge] = set()
+    lines: list[Line] = []
+    for curve in by_knowledge(curves):
+        turn, place = divmod(len(lines) - len(levels), len(COLOURS))
+        first = curve.knowledge not in levels
+        levels.add(curve.knowledge)
+        lines.append(
+            Line(
+                curve=curve,
+                title=titles.get(curve.attack, curve.attack),
+                points=_points(curve),
+                colour=f"var(--{curve.knowledge})" if first else f"var(--line-{COLOURS[place]})",
+                dash="solid" if first else list(DASHES)[turn % len(DASHES)],
+            )
+        )
+    return lines
+
+
+def budgets(lines: Sequence[Line]) -> list[float]:
+    """Every budget of the lines, in 255ths, rising."""
+    return sorted({point.eps for line in lines for point in line.points})
+
+
+def eps_figure(lines: Sequence[Line], attacks: Sequence[AttackResult]) -> Figure:
+    """All bands, and the lines above them; the budget of the attacks is marked if it is the same for all.
+
+    Budgets lie at their square roots: on a linear axis all but the largest, which nobody attacks with, would huddle
+    at its left end. Traces carry their line's number as `legendgroup`, by which `charts.js` shows and hides them.
+    """
+    ticks = budgets(lines)
+    right = math.sqrt(max(ticks, default=1.0)) or 1.0
+    marked = {255 * attack.eps_pixels for attack in attacks}
+    marks = [eps for eps in marked if len(marked) == 1 and 0 < eps <= right**2]
+    return {
+        "data": [
+            {"legendgroup": str(number), **draw(line)} for draw in (_band, _line) for number, line in enumerate(lines)
+        ],
+        "layout": layout(
+            height=HEIGHT,
+            margin={"l": 46, "r": 10, "t": 26, "b": 46},
+            hovermode="closest",
+            xaxis=axis(
+                title={"text": "Budget: largest change of a pixel, of 255", "standoff": 8},
+                tickvals=[math.sqrt(eps) for eps in ticks],
+                ticktext=[plain(eps) for eps in ticks],
+                range=[-0.02 * right, 1.02 * right],
+                showgrid=False,
+            ),
+            yaxis=axis(title={}, range=[-2, 102], dtick=20, ticksuffix="%"),
+            shapes=[_mark(eps) for eps in marks],
+            annotations=[_caption(eps, right) for eps in marks],
+        ),
+    }
+
+
+def _points(curve: Curve) -> list[Point]:
+    """Those that can be drawn."""
+    columns = zip(curve.eps_pixels, curve.accuracy, curve.accuracy_ci95, curve.accuracy_8bit, strict=True)
+    try:
+        points = [Point(255 * eps, accuracy, ci95, rounded) for eps, accuracy, ci95, rounded in columns]
+    except ValueError:
+        raise RunError(
+            f"result.json: the curve of {curve.attack!r} has more figures of one kind than another."
+        ) from None
+    return [point for point in points if point.eps >= 0 and math.isfinite(point.eps) and math.isfinite(point.accuracy)]
+
+
+def _band(line: Line) -> Figure:
+    points = [point for point in line.points if all(map(math.isfinite, point.ci95))]
+    around = [(point, 1) for point in points] + [(point, 0) for point in reversed(points)]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [math.sqrt(point.eps) for point, _ in around],
+        "y": [point.ci95[bound] for point, bound in around],
+        "fill": "toself",
+        "fillcolor": line.colour,
+        "line": {"width": 0},
+        "opacity": 0.14,
+        "hoverinfo": "skip",
+    }
+
+
+def _line(line: Line) -> Figure:
+    title = "<br>".join(map(html.escape, textwrap.wrap(line.title, LETTERS)))
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [math.sqrt(point.eps) for point in line.points],
+        "y": [point.accuracy for point in line.points],
+        "line": {"color": line.colour, "width": 2, "dash": line.dash},
+        "marker": {"color": line.colour, "size": 6},
+        "hovertext": [
+            f"<b>{title}</b><br>budget {plain(point.eps)} of 255<br>"
+            f"accuracy {decimal(point.accuracy)}% ({interval(point.ci95)})<br>"
+            f"rounded to 8 bits {decimal(point.accuracy_8bit)}%"
+            for point in line.points
+        ],
+        "hoverinfo": "text",
+    }
+
+
+def _mark(eps: float) -> Figure:
+    return {
+        "type": "line",
+        "x0": math.sqrt(eps),
+        "x1": math.sqrt(eps),
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": "var(--ink-soft)", "width": 1, "dash": "dot"},
+        "layer": "below",
+    }
+
+
+def _caption(eps: float, right: float) -> Figure:
+    return {
+        "text": f"this audit: {plain(eps)}",
+        "x": math.sqrt(eps),
+        "xanchor": "left" if math.sqrt(eps) < right / 2 else "right",
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "bottom",
+        "showarrow": False,
+        "borderpad": 0,
+        "font": {"size": 12, "color": "var(--ink-soft)"},
+    }

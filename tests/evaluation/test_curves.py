@@ -1,0 +1,107 @@
+"""Curves over the budget, and tables of per-image outcomes, against counting by hand."""
+
+import io
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from splitaudit.evaluation.attack import make_attack
+from splitaudit.evaluation.audit import make_budget
+from splitaudit.evaluation.curves import eps_curve
+from splitaudit.evaluation.measure import Clean, Outcome, measure_clean, run_attack
+from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
+from splitaudit.experiments.run import Parts
+from tests.conftest import TRAINED, small_config, small_parts
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    parts = small_parts(*TRAINED)
+    list(parts.session.rounds())
+    return parts
+
+
+@pytest.fixture(scope="module")
+def clean(parts: Parts) -> Clean:
+    return measure_clean(parts.target(), parts.data.test.subset(torch.arange(120)), 60, parts.runtime)
+
+
+@pytest.fixture(scope="module")
+def outcomes(parts: Parts, clean: Clean) -> dict[str, Outcome]:
+    config, target = small_config(*TRAINED), parts.target()
+    budget = make_budget(config, target.model)
+    names = ("noise", "sladv", "sladv-true-input", "pgd")
+    attacks = [make_attack(name, config, target, budget) for name in names]
+    return {attack.name: run_attack(attack, target, clean, 60, parts.runtime) for attack in attacks}
+
+
+def test_curve(parts: Parts, clean: Clean) -> None:
+    """Each point is the attack at that budget; the area is the curve's mean; zero is clean accuracy."""
+    config, target = small_config(*TRAINED), parts.target()
+    attack = make_attack("pgd", config, target, make_budget(config, target.model))
+    grid = [0.0, 0.02, 0.05, 0.1, 0.3]
+    curve = eps_curve(attack, target, clean, grid, 60, parts.runtime)
+    assert curve.eps_pixels == pytest.approx(grid)
+    assert curve.accuracy[0] == pytest.approx(100 * float(clean.correct.float().mean()))
+    for eps, accuracy in zip(grid[1:], curve.accuracy[1:], strict=True):
+        outcome = run_attack(attack.with_eps(eps), target, clean, 60, parts.runtime)
+        assert accuracy == pytest.approx(100 * float((outcome.predictions == clean.labels).float().mean()))
+    assert curve.accuracy == sorted(curve.accuracy, reverse=True)
+    points = pairwise(zip(grid, curve.accuracy, strict=True))
+    expected = sum((b - a) * (left + right) / 2 for (a, left), (b, right) in points) / 0.3
+    assert curve.area == pytest.approx(expected)
+    assert curve.area_ci95[0] < curve.area < curve.area_ci95[1]
+    for accuracy, (low, high) in zip(curve.accuracy, curve.accuracy_ci95, strict=True):
+        assert low <= accuracy <= high
+
+
+def test_rounding_to_8_bits_undoes_what_is_below_half_a_level(parts: Parts, clean: Clean) -> None:
+    """A budget under 0.5/255 vanishes in an 8-bit image of 8-bit pixels; a large one hardly changes."""
+    config, target = small_config(*TRAINED), parts.target()
+    attack = make_attack("pgd", config, target, make_budget(config, target.model))
+    curve = eps_curve(attack, target, clean, [0.0, 0.4 / 255, 0.3], 60, parts.runtime)
+    assert curve.accuracy_8bit[1] == curve.accuracy[0]
+    assert curve.accuracy_8bit[2] == pytest.approx(curve.accuracy[2], abs=3)
+
+
+def test_outcomes_are_kept_per_image(clean: Clean, outcomes: dict[str, Outcome]) -> None:
+    table = pq.read_table(io.BytesIO(to_parquet(outcomes_table(clean, outcomes)))).to_pydict()
+    assert len(table["image"]) == 4 * 120
+    pgd = [i for i, name in enumerate(table["attack"]) if name == "pgd"]
+    assert [table["image"][i] for i in pgd] == list(range(120))
+    assert [table["prediction"][i] for i in pgd] == outcomes["pgd"].predictions.tolist()
+    linf = (outcomes["pgd"].images - clean.images).abs().flatten(1).amax(1)
+    assert np.allclose([table["linf"][i] for i in pgd], linf)
+
+
+def test_comparisons_and_worst_cases(clean: Clean, outcomes: dict[str, Outcome]) -> None:
+    wrong = {name: outcome.predictions != clean.labels for name, outcome in outcomes.items()}
+    pairs = {(pair.first, pair.second): pair for pair in compare(clean, outcomes)}
+    assert len(pairs) == 6
+    pair = pairs["noise", "pgd"]
+    assert pair.only_second == int((wrong["pgd"] & ~wrong["noise"]).sum())
+    assert pair.difference == pytest.approx(100 * float(wrong["noise"].float().mean() - wrong["pgd"].float().mean()))
+    assert pair.mcnemar_p < 1e-6
+    cases = {case.knowledge: case for case in worst_cases(clean, outcomes)}
+    assert cases["server"].attacks == ["noise", "sladv"]
+    survive = ~(wrong["noise"] | wrong["sladv"])
+    assert cases["server"].accuracy == pytest.approx(100 * float(survive.float().mean()))
+    accuracies = [cases[level].accuracy for level in ("none", "server", "oracle", "white-box")]
+    assert accuracies == sorted(accuracies, reverse=True)
+
+
+def test_worst_case_is_per_image_not_per_attack(clean: Clean, outcomes: dict[str, Outcome]) -> None:
+    """Two attacks that each turn one half turn all together."""
+    wrong_class = (clean.labels + 1) % 10
+    first = torch.arange(120) < 60
+    noise = outcomes["noise"]
+    halves = {
+        "a": replace(noise, predictions=torch.where(first, wrong_class, clean.labels)),
+        "b": replace(noise, predictions=torch.where(first, clean.labels, wrong_class)),
+    }
+    (case,) = worst_cases(clean, halves)
+    assert case.accuracy == 0.0
