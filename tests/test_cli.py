@@ -170,14 +170,22 @@ def test_cuts(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_own_model_from_the_working_folder(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A user's module, cut at nodes that `cuts` lists; cuts at vectors take every shadow too."""
+    """A user's module, cut at nodes that `cuts` lists: a layer called 1 is no number; vectors may cross too."""
     own = ("model.name=null", "model.module=usermodels:good", "model.width=null")
     for input_end, server_end in (("1", "4"), ("3", "4")):
-        ends = (f"model.input_end='{input_end}'", f"model.server_end='{server_end}'")
+        ends = (f"model.input_end={input_end}", f"model.server_end={server_end}")
         out = f"run-{input_end}"
         assert splitaudit("run", "demo", "--out", out, *sets(*SMALL, *own, *ends), monkeypatch=monkeypatch) == 0, (
             capsys.readouterr().err
         )
+
+
+def test_config_file_in_another_encoding(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "my.yaml").write_bytes("model: {name: cnn}  # f\xfcr".encode("latin-1"))
+    assert splitaudit("run", "my.yaml", monkeypatch=monkeypatch) == 2
+    assert "my.yaml" in capsys.readouterr().err
 
 
 def test_zero_start_warns(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

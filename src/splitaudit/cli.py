@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,11 +43,12 @@ def run(
     from splitaudit.runtime import resolve
 
     settings = resolve(load_config(config, set_))
-    path = out or Path("runs") / f"{Path(config).stem}-{settings.fingerprint()}"
-    if seeds is not None:
-        _show_seeds(run_seeds(settings, seeds, path, Reporter()), path)
-        return
-    _show_result(run_config(settings, path, Reporter()), path)
+    path = out or Path("runs") / f"{Path(config).stem}-{settings.fingerprint()}{'' if seeds is None else '-seeds'}"
+    with _resumable():
+        if seeds is None:
+            _show_result(run_config(settings, path, Reporter()), path)
+        else:
+            _show_seeds(run_seeds(settings, seeds, path, Reporter()), path)
 
 
 @app.command()
@@ -60,7 +63,8 @@ def attack(
     from splitaudit.experiments.run import attack as attack_run
 
     names = [name.strip() for name in attacks.split(",") if name.strip()]
-    path, result = attack_run(run, names, set_, Reporter(), curves=eps_curve)
+    with _resumable():
+        path, result = attack_run(run, names, set_, Reporter(), curves=eps_curve)
     _show_result(result, path)
 
 
@@ -116,6 +120,15 @@ def schema() -> None:
     typer.echo(json.dumps(Result.model_json_schema(), indent=2))
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on from the last checkpoint.", err=True)
+        raise typer.Exit(130) from None
+
+
 def _show_result(result: "Result", path: Path) -> None:
     table = Table(title=f"Accuracy under attack (clean: {result.clean.accuracy:.1f}%)")
     table.add_column("attack", no_wrap=True)
@@ -162,6 +175,3 @@ def main() -> None:
     except SplitAuditError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on from the last checkpoint.", err=True)
-        sys.exit(130)

@@ -151,6 +151,19 @@ class AttackConfig(_Section):
     update: Literal["sign", "raw", "l2"] | None = None
     """What a step makes of the gradient; by default steepest ascent in the norm: `sign` for linf, `l2` for l2."""
 
+    def derived(self) -> dict[str, Any]:
+        """The defaults of what was not set: they follow from the other settings."""
+        return {
+            "step_size": min(1.0, 2.5 / self.steps) * self.eps,
+            "update": "sign" if self.norm == "linf" else "l2",
+        }
+
+    def derived_grid(self) -> tuple[float, ...]:
+        """Budgets of a curve, in the unit of eps: up to 64/255 in pixels, else up to four times eps."""
+        if self.norm == "linf" and self.eps_unit == "pixels":
+            return tuple(level / 255 for level in (0, 1, 2, 4, 8, 16, 32, 64))
+        return tuple(factor * self.eps for factor in (0, 0.125, 0.25, 0.5, 1, 2, 4))
+
 
 class EvaluationConfig(_Section):
     """What is measured after the training."""
@@ -160,14 +173,16 @@ class EvaluationConfig(_Section):
     batch_size: PositiveInt = 250
     pgd_steps: PositiveInt = 20
     pgd_restarts: PositiveInt = 2
-    eps_grid: tuple[Budget, ...] = (0.0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 32 / 255, 64 / 255)
-    """Budgets of a curve, in the unit of attack.eps."""
-    curve_images: PositiveInt = 100
+    eps_grid: tuple[Budget, ...] | None = None
+    """Budgets of a curve, in the unit of attack.eps; by default up to 64/255, or to four times eps."""
+    curve_images: int = Field(100, ge=2)
     """The first so many of the attacked images make the curves and the checks that attack again."""
 
     @model_validator(mode="after")
     def _rising_grid(self) -> Self:
         grid = self.eps_grid
+        if grid is None:
+            return self
         if len(grid) < 2 or grid[0] < 0 or any(a >= b for a, b in pairwise(grid)):
             raise ValueError(
                 "eps_grid must be two or more budgets, none negative, each larger than the one before, such as "
@@ -179,8 +194,8 @@ class EvaluationConfig(_Section):
 class ProxyConfig(_Section):
     """The proxy model of ordinary transfer attacks (VR, SSA): trained only when such an attack is asked for."""
 
-    images: PositiveInt = 4096
-    """Labelled images of the clients' data set that no client holds."""
+    images: PositiveInt | None = None
+    """Labelled images of the clients' data set that no client holds; 4096, or all if there are fewer."""
     iterations: PositiveInt = 600
     """Batches; all else is as in `training`."""
     file: Path | None = None
@@ -233,14 +248,17 @@ class RunConfig(_Section):
         return cautions
 
     def fingerprint(self) -> str:
-        """A hash of every setting that can change a number: not where the data lies, nor how often it is saved."""
-        settings = self.model_dump(mode="json", exclude={"data": {"root"}, "runtime": {"checkpoint_seconds"}})
+        """A hash of every setting that tells one run from another: not where the data lies, how often the run is saved,
+        nor how many threads compute it."""
+        settings = self.model_dump(
+            mode="json", exclude={"data": {"root"}, "runtime": {"checkpoint_seconds", "threads"}}
+        )
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        ignored = {("data", "root"), ("runtime", "checkpoint_seconds")}
+        ignored = {("data", "root"), ("runtime", "checkpoint_seconds"), ("runtime", "threads")}
         return [
             f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
             for section, values in mine.items()
@@ -273,7 +291,10 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(
                 f"No config file {source!r}. Name a file, or one of the presets: {', '.join(preset_names())}."
             )
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"Config file {source!r} cannot be read as text: {error}") from None
     else:
         text = preset_text(source)
     settings = _parse_yaml(text, source)
@@ -285,8 +306,10 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
 def override_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """A config with `a.b=value` overrides. What was derived from an overridden setting is derived anew."""
     settings = config.model_dump(mode="json")
-    if any(override.startswith("attack.") for override in overrides):
-        settings["attack"] |= {"step_size": None, "update": None}
+    derived = config.attack.derived()
+    settings["attack"] |= {key: None for key, value in derived.items() if getattr(config.attack, key) == value}
+    if config.evaluation.eps_grid == config.attack.derived_grid():
+        settings["evaluation"]["eps_grid"] = None
     for override in overrides:
         _override(settings, override)
     return parse_config(settings, "with your --set")
@@ -322,9 +345,16 @@ def _override(settings: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section.")
     try:
-        target[sections[-1]] = yaml.safe_load(value)
+        target[sections[-1]] = value if _takes_text(sections) else yaml.safe_load(value)
     except yaml.YAMLError:
         target[sections[-1]] = value
+
+
+def _takes_text(key: Sequence[str]) -> bool:
+    """Whether a setting is always text, so that `model.input_end=1.10` is the layer 1.10 and not a number."""
+    section = RunConfig.model_fields.get(key[0])
+    fields = getattr(section.annotation, "model_fields", {}) if section is not None else {}
+    return len(key) == 2 and key[1] in fields and fields[key[1]].annotation is str
 
 
 def _problem(detail: dict[str, Any]) -> str:

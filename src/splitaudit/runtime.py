@@ -52,17 +52,25 @@ def resolve(config: RunConfig) -> RunConfig:
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(device) else "float32"
     threads = config.runtime.threads or torch.get_num_threads()
-    step_size = config.attack.step_size or min(1.0, 2.5 / config.attack.steps) * config.attack.eps
     runtime = config.runtime.model_copy(update={"device": str(device), "precision": precision, "threads": threads})
-    update = config.attack.update or ("sign" if config.attack.norm == "linf" else "l2")
-    attack = config.attack.model_copy(update={"step_size": step_size, "update": update})
-    return config.model_copy(update={"runtime": runtime, "attack": attack})
+    open_settings = {
+        key: value for key, value in config.attack.derived().items() if getattr(config.attack, key) is None
+    }
+    attack = config.attack.model_copy(update=open_settings)
+    evaluation = config.evaluation
+    if evaluation.eps_grid is None:
+        evaluation = evaluation.model_copy(update={"eps_grid": attack.derived_grid()})
+    return config.model_copy(update={"runtime": runtime, "attack": attack, "evaluation": evaluation})
 
 
 def start_runtime(config: RunConfig) -> Runtime:
     """Apply a resolved config's `runtime` section to this process."""
     assert config.runtime.threads is not None, "the config must be resolved"
     torch.set_num_threads(config.runtime.threads)
+    # On CUDA, by default, convolutions round float32 to TF32 and choose their algorithm by the clock.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
     return Runtime(torch.device(config.runtime.device), config.runtime.precision, config.runtime.seed)
 
 

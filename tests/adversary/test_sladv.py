@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from splitaudit.adversary import make_adversary
 from splitaudit.adversary.similarity import SIMILARITIES
 from splitaudit.learning.server import ServerView
-from splitaudit.runtime import start_runtime
+from splitaudit.runtime import Runtime, start_runtime
 from tests.conftest import small_config, small_parts
 
 
@@ -153,6 +153,7 @@ def test_nothing_of_the_clients_can_be_reached_from_a_view(topology: str) -> Non
     respond = adversary.respond
     adversary.respond = lambda view: views.append(view) or respond(view)  # type: ignore[method-assign, func-returns-value]
     list(parts.session.rounds())
+    del adversary.respond  # the spy closes over this test's own variables
     secrets = [*parts.model.F1.parameters(), *parts.model.F3.parameters()]
     secrets += [
         parts.data.train.images,
@@ -161,9 +162,12 @@ def test_nothing_of_the_clients_can_be_reached_from_a_view(topology: str) -> Non
         parts.data.test.labels,
     ]
     storages = {tensor.untyped_storage().data_ptr() for tensor in secrets}
-    reached = [item for item in _reachable(views[0]) if isinstance(item, Tensor)]
+    everything = [*_reachable(views[0]), *_reachable((adversary.shadow, vars(adversary)))]
+    reached = [item for item in everything if isinstance(item, Tensor)]
     assert any(item is parameter for item in reached for parameter in parts.model.F2.parameters()), "the walk is blind"
     assert not [item.shape for item in reached if item.untyped_storage().data_ptr() in storages]
+    # From the run's seed, the clients' initial layers and batches could be computed.
+    assert parts.runtime.seed not in {item.seed for item in everything if isinstance(item, Runtime)}
 
 
 def test_honest_server_has_no_adversary() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from splitaudit.attacks import RECIPES
 from splitaudit.errors import ConfigError
-from splitaudit.evaluation.attack import attack_names, make_attack, needs_proxy, parse_name
+from splitaudit.evaluation.attack import attack_names, make_attack, parse_name
 from splitaudit.evaluation.audit import make_budget
 from tests.conftest import small_config, small_parts
 
@@ -37,7 +37,6 @@ def test_every_name_means_a_recipe_and_a_surrogate() -> None:
 def test_where_attacks_go(name: str, surrogate: str, knowledge: str) -> None:
     found = parse_name(name)[1]
     assert (found.name, found.knowledge) == (surrogate, knowledge)
-    assert needs_proxy(name) == (surrogate == "proxy")
 
 
 @pytest.mark.parametrize(

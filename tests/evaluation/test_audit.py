@@ -94,8 +94,8 @@ def test_a_failed_attack_is_called_failed(found: Audit) -> None:
     checks = {check.name: check for check in found.checks}
     failed = checks["sladv-beats-noise"].model_copy(update={"passed": False})
     passed = failed.model_copy(update={"passed": True})
-    assert "FAILED" in write_verdict(found.clean, rows, checks | {failed.name: failed})
-    assert "FAILED" not in write_verdict(found.clean, rows, checks | {passed.name: passed})
+    assert "FAILED" in write_verdict(small_config(), found.clean, rows, checks | {failed.name: failed})
+    assert "FAILED" not in write_verdict(small_config(), found.clean, rows, checks | {passed.name: passed})
 
 
 def test_attack_knows_only_what_it_says(parts: Parts, target: Target) -> None:
@@ -109,3 +109,15 @@ def test_attack_knows_only_what_it_says(parts: Parts, target: Target) -> None:
     generator_images = run_attack(blind, target, dataclasses.replace(clean, labels=clean.labels * 0), 16, parts.runtime)
     assert torch.equal(generator_images.images, honest)
     assert summarize(generator_images, clean).knowledge == "server"
+
+
+def test_the_verdict_says_what_the_server_knew_and_how_large_the_perturbation_is(found: Audit) -> None:
+    rows = {row.name: row for row in found.attacks}
+    checks = {check.name: check for check in found.checks}
+    shared = write_verdict(small_config(), found.clean, rows, checks)
+    assert "neither data, labels nor" in shared
+    assert "/255 per pixel" in shared
+    vanilla = small_config("training.topology=vanilla", "attack.norm=l2", "attack.eps=1.5")
+    told = write_verdict(vanilla, found.clean, rows, checks)
+    assert "labels" not in told.split("lowers")[0]
+    assert "L2 norm at most 1.5" in told

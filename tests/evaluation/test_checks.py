@@ -14,6 +14,7 @@ from splitaudit.evaluation.checks import (
     Probe,
     beats_floor,
     below_ceiling,
+    chance,
     evaluation_mode,
     grows_with_eps,
     huge_budget_ends_all,
@@ -25,6 +26,7 @@ from splitaudit.evaluation.checks import (
     steps_do_not_weaken,
 )
 from splitaudit.evaluation.measure import Outcome, clean_accuracy, measure_clean
+from splitaudit.evaluation.result import CleanResult
 from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.verdict import write_verdict
 from splitaudit.experiments.run import Parts
@@ -44,7 +46,7 @@ def probe(parts: Parts) -> Probe:
     """100 of its test images."""
     target = parts.target()
     clean = measure_clean(target, parts.data.test.subset(torch.arange(100)), 50, parts.runtime)
-    return Probe(target, clean, 10, 50, parts.runtime)
+    return Probe(target, clean, chance(parts.data.test.labels), 50, parts.runtime)
 
 
 def named(name: str, target: Target, *overrides: str) -> Attack:
@@ -99,10 +101,20 @@ def test_scored_images(probe: Probe, strong: Outcome, noise: Outcome) -> None:
 def test_untrained_model(parts: Parts) -> None:
     fresh = small_parts()
     guessing = clean_accuracy(fresh.target(), fresh.data.test, 100, fresh.runtime)
-    check = model_learned(guessing, 10)
+    by_chance = chance(fresh.data.test.labels)
+    check = model_learned("model-learned", guessing, by_chance)
     assert not check.passed
-    assert "guessing" in write_verdict(guessing, {}, {check.name: check})
-    assert model_learned(clean_accuracy(parts.target(), parts.data.test, 100, parts.runtime), 10).passed
+    assert "guessing" in write_verdict(small_config(), guessing, {}, {check.name: check})
+    learned = clean_accuracy(parts.target(), parts.data.test, 100, parts.runtime)
+    assert model_learned("model-learned", learned, by_chance).passed
+
+
+def test_chance_is_the_most_frequent_class() -> None:
+    """On unbalanced data, always naming the majority is no skill: 92% of a 95% majority has learned nothing."""
+    labels = torch.tensor([0] * 95 + [1] * 5)
+    assert chance(labels) == pytest.approx(95.0)
+    majority = CleanResult(accuracy=92.0, ci95=(85.0, 96.0), n=100)
+    assert not model_learned("model-learned", majority, chance(labels)).passed
 
 
 def test_mode(probe: Probe) -> None:

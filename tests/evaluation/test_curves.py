@@ -88,7 +88,7 @@ def test_comparisons_and_worst_cases(clean: Clean, outcomes: dict[str, Outcome])
     assert pair.mcnemar_p < 1e-6
     cases = {case.knowledge: case for case in worst_cases(clean, outcomes)}
     assert cases["server"].attacks == ["noise", "sladv"]
-    survive = ~(wrong["noise"] | wrong["sladv"])
+    survive = clean.correct & ~(wrong["noise"] | wrong["sladv"])
     assert cases["server"].accuracy == pytest.approx(100 * float(survive.float().mean()))
     accuracies = [cases[level].accuracy for level in ("none", "server", "oracle", "white-box")]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -105,3 +105,19 @@ def test_worst_case_is_per_image_not_per_attack(clean: Clean, outcomes: dict[str
     }
     (case,) = worst_cases(clean, halves)
     assert case.accuracy == 0.0
+
+
+def test_worst_case_lies_in_its_interval_and_leaves_gains_out(clean: Clean, outcomes: dict[str, Outcome]) -> None:
+    """An attack that mends predictions is not used: an attacker may leave an image alone."""
+    mended = replace(outcomes["noise"], predictions=clean.labels)
+    (case,) = worst_cases(clean, {"noise": mended})
+    assert case.accuracy_drop == 0.0
+    assert case.accuracy_drop_ci95[0] <= case.accuracy_drop <= case.accuracy_drop_ci95[1]
+
+
+def test_attacks_with_labels_are_no_server_attacks(clean: Clean, outcomes: dict[str, Outcome]) -> None:
+    """A proxy trained on labels is not among what a server that sees none can do."""
+    proxy = replace(outcomes["pgd"], attack=replace(outcomes["pgd"].attack, knowledge="none"))
+    cases = {case.knowledge: case for case in worst_cases(clean, {**outcomes, "proxy": proxy})}
+    assert all("proxy" not in cases[level].attacks for level in ("none", "server", "oracle"))
+    assert "proxy" in cases["white-box"].attacks

@@ -239,3 +239,32 @@ def test_settings_combine(run_folder: Path, quiet: Reporter, overrides: tuple[st
     assert result.verdict
     inside = next(check for check in result.checks if check.name == "inside-budget")
     assert inside.passed, inside.detail
+
+
+def test_what_was_set_stays_set_when_attacking_again(run_folder: Path, quiet: Reporter) -> None:
+    """Only what followed from the old budget follows from the new one; a step size that was chosen stays."""
+    run(small_config("attack.step_size=0.02", "attack.update=raw"), run_folder, quiet)
+    _, result = attack(run_folder, [], ["attack.eps=0.2"], quiet)
+    assert result.config["attack"]["step_size"] == 0.02
+    assert result.config["attack"]["update"] == "raw"
+
+
+def test_attacking_again_is_computed_once(run_folder: Path, quiet: Reporter) -> None:
+    run(small_config(), run_folder, quiet)
+    path, first = attack(run_folder, ["sladv-10"], [], quiet)
+    written = (path / "result.json").stat().st_mtime_ns
+    again, second = attack(run_folder, ["sladv-10"], [], quiet)
+    assert (again, second) == (path, first)
+    assert (path / "result.json").stat().st_mtime_ns == written
+
+
+def test_a_kill_before_the_first_file_does_not_block(run_folder: Path, quiet: Reporter) -> None:
+    run_folder.mkdir()
+    (run_folder / ".config.yaml.writing").write_text("half a conf")
+    assert run(small_config(), run_folder, quiet).attacks
+
+
+def test_threads_are_no_part_of_a_run(run_folder: Path, quiet: Reporter) -> None:
+    first = run(small_config(), run_folder, quiet)
+    assert run(small_config("runtime.threads=2"), run_folder, quiet) == first
+    assert small_config("runtime.threads=2").fingerprint() == small_config().fingerprint()

@@ -1,11 +1,14 @@
 """What a malicious server does during training."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from splitaudit.adversary.sladv import Sladv
 from splitaudit.config import AdversaryConfig
 from splitaudit.learning.server import Adversary
 from splitaudit.models.shadows import build_shadow
+from splitaudit.randomness import derive_seed
 from splitaudit.runtime import Runtime
 
 __all__ = ["Sladv", "make_adversary"]
@@ -20,4 +23,6 @@ def make_adversary(
     """
     if config.kind == "honest":
         return None
-    return Sladv(config, build_shadow(config, images, cut_shape, runtime.seed), runtime)
+    # A seed of its own: from the run's, the clients' initial layers and batches could be computed.
+    own = replace(runtime, seed=derive_seed(runtime.seed, "adversary"))
+    return Sladv(config, build_shadow(config, images, cut_shape, own.seed), own)

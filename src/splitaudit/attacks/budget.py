@@ -28,7 +28,7 @@ class Budget:
     @property
     def eps_pixels(self) -> float:
         """The largest change this allows a pixel in [0, 1]."""
-        return float(self.eps * torch.as_tensor(self.scale).max())
+        return min(1.0, float(self.eps * torch.as_tensor(self.scale).max()))
 
     def cube(self, x: Tensor) -> float:
         """Half the side, in `eps`'s unit, of the largest cube in the ball around images (N, C, H, W)."""

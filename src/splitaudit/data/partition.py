@@ -52,17 +52,16 @@ def partition_clients(labels: Tensor, config: DataConfig, seed: int) -> Partitio
     return Partition(_grouped(held, owners, config.clients), reserve)
 
 
-def attacker_subset(available: int, wanted: int, source: str, seed: int) -> Tensor:
-    """Indices (int64, `wanted`) into the `available` images of the attacker's `source`.
+def attacker_subset(available: int, wanted: int, source: str, seed: int, setting: str = "attacker.images") -> Tensor:
+    """Indices (int64, `wanted`) into the `available` images of the attacker's `source`; `setting` names the count.
 
     They are the first of one random order per source and seed: a smaller subset is part of every larger one.
     Raises DataError if `wanted` is more than there are.
     """
     if wanted > available:
         raise DataError(
-            f"attacker.images is {wanted}, but {source!r} offers the attacker only {available}. Lower "
-            "attacker.images, or name another attacker.source; where it is data.name, a lower "
-            "data.client_share leaves more."
+            f"{setting} is {wanted}, but {source!r} offers the attacker only {available}. Lower {setting}, or name "
+            "another attacker.source; where it is data.name, a lower data.client_share leaves more."
         )
     order = torch.randperm(available, generator=derive_generator(seed, "attacker images", source))
     return order[:wanted]

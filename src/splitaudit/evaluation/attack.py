@@ -68,11 +68,6 @@ def attack_names() -> list[str]:
     return [*RECIPES, *_ALIASES, *label_free]
 
 
-def needs_proxy(name: str) -> bool:
-    """Whether the attack goes through a proxy model. Raises ConfigError for an unknown name."""
-    return parse_name(name)[1].name == "proxy"
-
-
 def parse_name(name: str) -> tuple[Recipe, Surrogate]:
     """The recipe and the surrogate of an attack's name.
 

@@ -11,7 +11,7 @@ from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.errors import ConfigError
 from splitaudit.evaluation.attack import make_attack
-from splitaudit.evaluation.checks import Probe, outcome_checks, probe_checks
+from splitaudit.evaluation.checks import Probe, chance, model_learned, outcome_checks, probe_checks
 from splitaudit.evaluation.curves import eps_curve
 from splitaudit.evaluation.measure import Clean, Outcome, clean_accuracy, measure_clean, run_attack, summarize
 from splitaudit.evaluation.result import AttackResult, Check, CleanResult, Curve
@@ -76,14 +76,19 @@ def audit(
     results = {name: summarize(outcome, clean) for name, outcome in outcomes.items()}
     few = clean.first(config.evaluation.curve_images)
     drawn = []
+    assert config.evaluation.eps_grid is not None, "the config must be resolved"
     for attack in attacks if curves else ():
         progress(f"eps curve of {attack.name}")
         drawn.append(eps_curve(attack, target, few, config.evaluation.eps_grid, batch_size, runtime))
     progress("sanity checks")
-    classes = len(data.train.classes)
-    checks = list(outcome_checks(overall, classes, clean, outcomes, target))
-    probe = Probe(target, few, classes, batch_size, runtime)
+    assert data.test.labels is not None, "a test set has labels"
+    guessing = chance(data.test.labels)
+    checks = list(outcome_checks(overall, guessing, clean, outcomes, target))
+    if target.proxy is not None:
+        proxy = Target(target.proxy, None, None, runtime)
+        checks.append(model_learned("proxy-learned", clean_accuracy(proxy, data.test, batch_size, runtime), guessing))
+    probe = Probe(target, few, guessing, batch_size, runtime)
     servers = make_attack("sladv-true-input" if target.shadow is None else "sladv", config, target, budget)
     checks += probe_checks(probe, servers, make_attack("pgd", config, target, budget))
-    verdict = write_verdict(overall, results, {check.name: check for check in checks})
+    verdict = write_verdict(config, overall, results, {check.name: check for check in checks})
     return Audit(overall, list(results.values()), drawn, checks, verdict, clean, outcomes)

@@ -7,41 +7,45 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from splitaudit.evaluation.attack import Attack
 from splitaudit.evaluation.measure import Clean, Outcome, digest, run_attack
 from splitaudit.evaluation.result import Check, CleanResult
 from splitaudit.evaluation.statistics import Interval, paired_drop_interval, wilson_interval
-from splitaudit.evaluation.target import Target
+from splitaudit.evaluation.target import Target, in_batches
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
 
+def chance(labels: Tensor) -> float:
+    """What always answering the most frequent class scores, in per cent."""
+    return 100 * float(torch.bincount(labels).max()) / len(labels)
+
+
 def outcome_checks(
-    clean_result: CleanResult, classes: int, clean: Clean, outcomes: Mapping[str, Outcome], target: Target
+    clean_result: CleanResult, guessing: float, clean: Clean, outcomes: Mapping[str, Outcome], target: Target
 ) -> Iterator[Check]:
-    """The checks on what the attacks did."""
-    yield model_learned(clean_result, classes)
+    """The checks on what the attacks did; `guessing` is the accuracy by chance, in per cent."""
+    yield model_learned("model-learned", clean_result, guessing)
     yield evaluation_mode(target, clean)
     yield inside_budget(clean, outcomes)
     yield images_are_those_scored(target, outcomes)
-    for weaker, stronger in (("noise", "sladv"), ("sladv", "sladv-true-input"), ("sladv-true-input", "pgd")):
-        if weaker not in outcomes or stronger not in outcomes:
-            continue
-        if weaker == "noise":
-            yield beats_floor(clean, outcomes[stronger], outcomes[weaker])
-        else:
+    for name, outcome in outcomes.items():
+        if outcome.attack.knowledge == "server" and name != "sladv-untrained" and "noise" in outcomes:
+            yield beats_floor(clean, outcome, outcomes["noise"])
+    for weaker, stronger in (("sladv", "sladv-true-input"), ("sladv-true-input", "pgd")):
+        if weaker in outcomes and stronger in outcomes:
             yield below_ceiling(clean, outcomes[weaker], outcomes[stronger])
 
 
-def model_learned(clean: CleanResult, classes: int) -> Check:
-    """Robustness of a model that guesses means nothing."""
-    chance = 100 / classes
+def model_learned(name: str, clean: CleanResult, chance: float) -> Check:
+    """Robustness of a model that guesses means nothing, and so does an attack through such a proxy."""
     return _check(
-        "model-learned",
+        name,
         clean.ci95[0] > chance,
-        f"Clean accuracy is {clean.accuracy:.1f}%, chance {chance:.1f}%.",
-        "Drops of such a model say nothing: train longer, or lower the learning rate or adversary.alpha.",
+        f"Clean accuracy is {clean.accuracy:.1f}%, always naming the most frequent class would score {chance:.1f}%.",
+        "Attacks on or through such a model say nothing: train longer, or lower the learning rate or adversary.alpha.",
     )
 
 
@@ -76,7 +80,7 @@ def images_are_those_scored(target: Target, outcomes: Mapping[str, Outcome]) -> 
         name
         for name, outcome in outcomes.items()
         if digest(outcome.images) != outcome.digest
-        or not torch.equal(target.logits(outcome.images[:32]).argmax(1), outcome.predictions[:32])
+        or not torch.equal(in_batches(target.logits, outcome.images, 250).argmax(1), outcome.predictions)
     ]
     found = f"Not so for {', '.join(offenders)}." if offenders else "Digests and predictions agree for every attack."
     return _check(
@@ -112,7 +116,8 @@ class Probe:
 
     target: Target
     clean: Clean
-    classes: int
+    guessing: float
+    """Accuracy by chance, in per cent."""
     batch_size: int
     runtime: Runtime
 
@@ -190,11 +195,11 @@ def huge_budget_ends_all(probe: Probe, white_box: Attack) -> Check:
     """With every pixel free, a white-box attack leaves no more than chance. If not, gradients are masked."""
     free = white_box.with_eps(white_box.budget.covering(probe.clean.images))
     right = int((probe.run(free).predictions == probe.clean.labels).sum())
-    n, chance = len(probe.clean.labels), 100 / probe.classes
+    n = len(probe.clean.labels)
     return _check(
         f"{white_box.name}-huge-budget-ends-all",
-        wilson_interval(right, n)[0] <= chance,
-        f"With every pixel free {100 * right / n:.1f}% stay right; chance is {chance:.1f}%.",
+        wilson_interval(right, n)[0] <= probe.guessing,
+        f"With every pixel free {100 * right / n:.1f}% stay right; chance is {probe.guessing:.1f}%.",
         "The model hides its gradients, so gradient attacks are too weak here: nothing in this audit shows safety.",
     )
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from splitaudit.evaluation.attack import Attack
 from splitaudit.evaluation.measure import Clean, Outcome
 from splitaudit.evaluation.result import Comparison, Knowledge, WorstCase
 from splitaudit.evaluation.statistics import mcnemar_p, paired_drop_interval, wilson_interval
@@ -52,16 +53,19 @@ def compare(clean: Clean, outcomes: Mapping[str, Outcome]) -> list[Comparison]:
 def worst_cases(clean: Clean, outcomes: Mapping[str, Outcome]) -> list[WorstCase]:
     """For each level of knowledge, the images that survive every attack of that level or below it.
 
-    Worst case is per image: an image counts as lost if any attack of the level turns it.
+    Worst case is per image: an image counts as lost if any attack of the level turns it, and as kept only if it was
+    right to begin with, since an attacker may leave it alone. Attacks that use labels stand outside these levels until
+    the last: they need what a server that sees neither labels nor images does not have.
     """
     cases = []
     reached: list[str] = []
     for level in LEVELS:
-        names = [name for name, outcome in outcomes.items() if outcome.attack.knowledge == level]
+        names = [name for name, outcome in outcomes.items() if _level(outcome.attack) == level]
         if not names:
             continue
         reached += names
-        survives = torch.stack([outcomes[name].predictions == clean.labels for name in reached]).all(0)
+        kept = [outcomes[name].predictions == clean.labels for name in reached]
+        survives = torch.stack([clean.correct, *kept]).all(0)
         n, correct = len(clean.labels), int(survives.sum())
         lost = int((clean.correct & ~survives).sum())
         cases.append(
@@ -78,6 +82,10 @@ def worst_cases(clean: Clean, outcomes: Mapping[str, Outcome]) -> list[WorstCase
 
 
 LEVELS: tuple[Knowledge, ...] = ("none", "server", "oracle", "white-box")
+
+
+def _level(attack: Attack) -> Knowledge:
+    return "white-box" if attack.recipe.needs_labels else attack.knowledge
 
 
 def _compare(first: str, wrong: Tensor, second: str, wrong_second: Tensor) -> Comparison:

@@ -29,10 +29,14 @@ def obtain_proxy(
 
     Raises ConfigError for a file that is no proxy of this model, image size and number of classes.
     """
+    reserve = data.partition.reserve
+    images = min(4096, len(reserve)) if config.proxy.images is None else config.proxy.images
+    chosen = reserve[
+        attacker_subset(len(reserve), max(1, images), config.data.name, runtime.seed, setting="proxy.images")
+    ]
     # Other initial weights and batches than the target's: a proxy shares its architecture, not its luck.
     seed = derive_seed(runtime.seed, "proxy")
-    reserve = data.partition.reserve
-    mean, std = pixel_statistics(data.train.images[reserve])
+    mean, std = pixel_statistics(data.train.images[chosen])
     model = build_split_model(
         config.model,
         num_classes=len(data.train.classes),
@@ -41,14 +45,13 @@ def obtain_proxy(
         std=std,
         seed=seed,
     )
-    path = config.proxy.file or folder / f"proxy-{config.proxy.images}.safetensors"
-    traits = _traits(config, data)
+    path = config.proxy.file or folder / f"proxy-{images}.safetensors"
+    traits = _traits(config, data, images)
     if path.exists() or config.proxy.file is not None:
         _load(path, model, traits)
         runtime.place(model.whole)
         return model
-    say(f"Training the proxy model on {config.proxy.images} labelled images.")
-    chosen = reserve[attacker_subset(len(reserve), config.proxy.images, config.data.name, runtime.seed)]
+    say(f"Training the proxy model on {images} labelled images.")
     own = AuditData(data.train, data.test, Partition((chosen,), reserve), data.attacker)
     training = config.training.model_copy(
         update={"schedule": "round_robin", "topology": "u_shaped", "iterations": config.proxy.iterations}
@@ -60,12 +63,13 @@ def obtain_proxy(
     return model
 
 
-def _traits(config: RunConfig, data: AuditData) -> dict[str, str]:
+def _traits(config: RunConfig, data: AuditData, images: int) -> dict[str, str]:
     return {
         "model": f"{config.model.name or config.model.module}, width {config.model.width}",
         "image_shape": "x".join(map(str, data.train.shape)),
         "classes": str(len(data.train.classes)),
-        "labelled_images": str(config.proxy.images),
+        "data": f"{config.data.name}, seed {config.runtime.seed}, client share {config.data.client_share}",
+        "labelled_images": str(images),
         "iterations": str(config.proxy.iterations),
     }
 
@@ -77,10 +81,13 @@ def _load(path: Path, model: SplitModel, wanted: dict[str, str]) -> None:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"proxy.file: {path} cannot be read as a proxy model: {error}") from None
-    for trait in ("model", "image_shape", "classes", "labelled_images", "iterations"):
+    for trait in wanted:
         if found.get(trait) != wanted[trait]:
             raise ConfigError(
                 f"{path} is a proxy with {trait} {found.get(trait)!r}, this run needs {wanted[trait]!r}: remove it, or "
                 "set proxy.file to another one."
             )
-    model.whole.load_state_dict(state)
+    try:
+        model.whole.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{path} does not fit the model: {error}") from None

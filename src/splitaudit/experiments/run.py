@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from splitaudit.adversary import make_adversary
 from splitaudit.config import RunConfig, override_config
 from splitaudit.data import AuditData, load_audit_data, pixel_statistics
-from splitaudit.errors import ConfigError, RunError
-from splitaudit.evaluation.attack import ANCHORS, make_attack, needs_proxy, parse_name
-from splitaudit.evaluation.audit import Audit, attacked_images, audit, make_budget
+from splitaudit.errors import ConfigError, DataError, RunError
+from splitaudit.evaluation.attack import ANCHORS, parse_name
+from splitaudit.evaluation.audit import Audit, attacked_images, audit
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.evaluation.result import Result, TrainingResult, read_result
 from splitaudit.evaluation.target import Target
@@ -55,10 +55,6 @@ class Parts:
         shadow = None if adversary is None else adversary.shadow
         return Target(self.model, shadow, self.untrained, self.runtime, proxy)
 
-    def anchors(self) -> list[str]:
-        """The anchors that this run's server allows: without a shadow there is no attack through one."""
-        return [name for name in ANCHORS if self.untrained is not None or name not in {"sladv", "sladv-untrained"}]
-
 
 def run(config: RunConfig, path: Path, reporter: Reporter) -> Result:
     """Train, attack, judge and report; or go on where an earlier call was stopped, or give the result if it is done."""
@@ -68,16 +64,17 @@ def run(config: RunConfig, path: Path, reporter: Reporter) -> Result:
     check_rounds(config.training, config.data.clients)
     folder = RunFolder(path)
     folder.check(config)
+    if folder.result.exists():
+        reporter.say(f"{path} is finished: this is its result, on the data as it was then.")
+        return _reported(folder)
     # Built before the folder is taken, so that a config that turns out to be wrong can be mended in the same place.
-    parts = None if folder.result.exists() else build(config, reporter.say)
+    parts = build(config, reporter.say)
     folder.take(config)
     with folder.locked():
-        if parts is not None:
-            training = train(config, parts.session, folder, reporter)
-            write_whole(folder.model, save_tensors(_delivered(parts.model)))
-            _judge(config, folder, parts.target(), parts, training, parts.anchors(), reporter)
-        write_report(folder.path)
-    return read_result(folder.result)
+        training = train(config, parts.session, folder, reporter)
+        write_whole(folder.model, save_tensors(_delivered(parts.model)))
+        _judge(config, folder, parts.target(), parts, training, anchors(config), reporter)
+        return _reported(folder)
 
 
 def attack(
@@ -95,27 +92,40 @@ def attack(
     foreign = [d for d in config.differences(trained_config) if not d.startswith(_FREE_IN_ATTACKS)]
     if foreign:
         raise ConfigError(f"An attack on a finished run cannot change its {foreign[0].split(':')[0]}: start a new run.")
-    for name in names:
-        parse_name(name)
-    parts = build(config, reporter.say)
-    resume(parts.session, trained, reporter)
-    if parts.session.iteration != config.training.iterations:
-        raise RunError(f"The last checkpoint of {path} cannot be read: run it again, in another folder.")
-    proxy = None
-    if any(needs_proxy(name) for name in names):
-        proxy = obtain_proxy(config, parts.data, path, parts.runtime, reporter.say)
-    target = parts.target(proxy)
-    everything = list(dict.fromkeys([*parts.anchors(), *names]))
-    for name in everything:
-        make_attack(name, config, target, make_budget(config, parts.model))
+    for caution in config.cautions():
+        reporter.warn(caution)
+    surrogates = [parse_name(name)[1] for name in names]
+    everything = list(dict.fromkeys([*anchors(config), *names]))
     attacked = hashlib.blake2b(" ".join([config.fingerprint(), *everything, str(curves)]).encode(), digest_size=6)
     folder = RunFolder(path / "attacks" / attacked.hexdigest())
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_whole(folder.config_file, config.to_yaml().encode())
-    write_whole(folder.metrics, trained.metrics.read_bytes())
-    _judge(config, folder, target, parts, done.training, everything, reporter, curves=curves)
+    if folder.result.exists():
+        reporter.say(f"{folder.path} is finished: this is its result.")
+        return folder.path, _reported(folder)
+    if config.adversary.kind == "honest" and any(s.name in {"shadow", "untrained"} for s in surrogates):
+        raise ConfigError(f"The honest server of {path} has no shadow layers: {', '.join(names)} cannot all be run.")
+    with trained.locked():
+        parts = build(config, reporter.say)
+        resume(parts.session, trained, reporter)
+        if parts.session.iteration != config.training.iterations:
+            raise RunError(f"The last checkpoint of {path} cannot be read: run it again, in another folder.")
+        proxy = None
+        if any(surrogate.name == "proxy" for surrogate in surrogates):
+            proxy = obtain_proxy(config, parts.data, path, parts.runtime, reporter.say)
+        folder.take(config)
+        write_whole(folder.metrics, trained.metrics.read_bytes())
+        _judge(config, folder, parts.target(proxy), parts, done.training, everything, reporter, curves=curves)
+        return folder.path, _reported(folder)
+
+
+def anchors(config: RunConfig) -> list[str]:
+    """The anchors that the run's server allows: an honest one has no shadow to attack through."""
+    honest = config.adversary.kind == "honest"
+    return [name for name in ANCHORS if not (honest and name in {"sladv", "sladv-untrained"})]
+
+
+def _reported(folder: RunFolder) -> Result:
     write_report(folder.path)
-    return folder.path, read_result(folder.result)
+    return read_result(folder.result)
 
 
 def build(config: RunConfig, say: Callable[[str], None]) -> Parts:
@@ -124,6 +134,8 @@ def build(config: RunConfig, say: Callable[[str], None]) -> Parts:
     say(f"Loading {config.data.name}, and {config.attacker.source} as the attacker's images.")
     data = load_audit_data(config)
     attacked_images(config, len(data.test))
+    if len(data.train.classes) < 2:
+        raise DataError(f"data.name {config.data.name!r} has one class only: there is nothing to classify.")
     mean, std = pixel_statistics(data.train.images[torch.cat(data.partition.clients)])
     model = build_split_model(
         config.model,

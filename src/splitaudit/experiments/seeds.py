@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from splitaudit.config import RunConfig
-from splitaudit.errors import ConfigError
+from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.result import Knowledge
 from splitaudit.evaluation.statistics import over_seeds
 from splitaudit.experiments.progress import Reporter
@@ -54,6 +54,8 @@ def run_seeds(config: RunConfig, count: int, path: Path, reporter: Reporter) -> 
     """
     if count < 2:
         raise ConfigError(f"--seeds {count}: a spread needs at least two; leave it out for one run.")
+    if RunFolder(path).config_file.exists():
+        raise RunError(f"{path} holds a run of one seed: choose another --out.")
     seeds = list(range(config.runtime.seed, config.runtime.seed + count))
     clean, losses = [], []
     for seed in seeds:

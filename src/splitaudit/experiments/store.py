@@ -75,7 +75,9 @@ class RunFolder:
                     + "\n  ".join(differences)
                     + "\nChoose another --out, or remove the folder."
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (
+            not self.path.is_dir() or any(not p.name.startswith(".") for p in self.path.iterdir())
+        ):
             raise RunError(f"{self.path} is not a run folder and not empty: choose another --out.")
 
     def take(self, config: RunConfig) -> None:
