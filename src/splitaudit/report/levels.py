@@ -23,7 +23,7 @@ def by_knowledge(items: Iterable[K]) -> list[K]:
 def is_floor(attack: AttackResult) -> bool:
     """Whether it is mere noise: it knows nothing of the model, and no gradient led it.
 
-    Attacks through a proxy know nothing of the model either, but they are no floor.
+    Attacks through a proxy know nothing of the model either, but they are no floor: they take labelled images.
     """
     return attack.knowledge == "none" and attack.gradient_evaluations == 0
 
@@ -34,8 +34,8 @@ def noise_floor(attacks: Sequence[AttackResult]) -> AttackResult | None:
 
 
 def worst_of_server(attacks: Sequence[AttackResult]) -> AttackResult | None:
-    """Of the attacks that a server can make, some without knowing the model, the one that costs the most accuracy."""
-    return _strongest([attack for attack in attacks if attack.knowledge in ("none", "server") and not is_floor(attack)])
+    """Of the attacks that take what the server has, the one that costs the most accuracy."""
+    return _strongest([attack for attack in attacks if attack.knowledge == "server"])
 
 
 def _strongest(attacks: Sequence[AttackResult]) -> AttackResult | None:
