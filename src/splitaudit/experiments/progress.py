@@ -42,15 +42,17 @@ class Reporter:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f} · {task.fields[speed]:.0f} images/s ·"),
+            TextColumn("{task.fields[figures]} ·"),
             TimeRemainingColumn(),
             TextColumn("left"),
         )
         with Progress(*columns, console=self.console) as bar:
-            task = bar.add_task("training", total=total, completed=first, loss=float("nan"), speed=0.0)
-            yield lambda iteration, loss, images_per_second: bar.update(
-                task, completed=iteration, loss=loss, speed=images_per_second
-            )
+            task = bar.add_task("training", total=total, completed=first, figures="starting")
+
+            def tell(iteration: int, loss: float, images_per_second: float) -> None:
+                bar.update(task, completed=iteration, figures=f"loss {loss:.3f} · {images_per_second:.0f} images/s")
+
+            yield tell
 
     def _lines(self, first: int, total: int) -> TrainingProgress:
         began = last = time.monotonic()
