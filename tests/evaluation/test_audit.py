@@ -11,15 +11,7 @@ from splitaudit.evaluation.measure import measure_clean, run_attack, summarize
 from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.verdict import write_verdict
 from splitaudit.experiments.run import Parts
-from tests.conftest import TRAINED, small_config, small_parts
-
-
-@pytest.fixture(scope="module")
-def parts() -> Parts:
-    """A small model, trained."""
-    parts = small_parts(*TRAINED)
-    list(parts.session.rounds())
-    return parts
+from tests.conftest import TRAINED, small_config
 
 
 @pytest.fixture(scope="module")

@@ -34,14 +34,6 @@ from tests.conftest import TRAINED, small_config, small_parts
 
 
 @pytest.fixture(scope="module")
-def parts() -> Parts:
-    """A small model, trained."""
-    parts = small_parts(*TRAINED)
-    list(parts.session.rounds())
-    return parts
-
-
-@pytest.fixture(scope="module")
 def probe(parts: Parts) -> Probe:
     """100 of its test images."""
     target = parts.target()

@@ -15,14 +15,7 @@ from splitaudit.evaluation.curves import eps_curve
 from splitaudit.evaluation.measure import Clean, Outcome, measure_clean, run_attack
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.experiments.run import Parts
-from tests.conftest import TRAINED, small_config, small_parts
-
-
-@pytest.fixture(scope="module")
-def parts() -> Parts:
-    parts = small_parts(*TRAINED)
-    list(parts.session.rounds())
-    return parts
+from tests.conftest import TRAINED, small_config
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 
 from splitaudit.config import RunConfig
-from splitaudit.data import AuditData, Partition, attacker_subset, pixel_statistics
+from splitaudit.data import AuditData, Partition, attacker_subset
 from splitaudit.errors import ConfigError
+from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.store import write_whole
 from splitaudit.learning.session import Session
-from splitaudit.models import SplitModel, build_split_model
+from splitaudit.models import SplitModel
 from splitaudit.randomness import derive_seed
 from splitaudit.runtime import Runtime
 
@@ -36,15 +37,7 @@ def obtain_proxy(
     ]
     # Other initial weights and batches than the target's: a proxy shares its architecture, not its luck.
     seed = derive_seed(runtime.seed, "proxy")
-    mean, std = pixel_statistics(data.train.images[chosen])
-    model = build_split_model(
-        config.model,
-        num_classes=len(data.train.classes),
-        image_shape=data.train.shape,
-        mean=mean,
-        std=std,
-        seed=seed,
-    )
+    model = build_model_for(chosen, config, data, seed)
     path = config.proxy.file or folder / f"proxy-{images}.safetensors"
     traits = _traits(config, data, images)
     if path.exists() or config.proxy.file is not None:

@@ -15,20 +15,21 @@ from torch import Tensor, nn
 
 from splitaudit.adversary import make_adversary
 from splitaudit.config import RunConfig, override_config
-from splitaudit.data import AuditData, load_audit_data, pixel_statistics
+from splitaudit.data import AuditData, load_audit_data
 from splitaudit.errors import ConfigError, DataError, RunError
 from splitaudit.evaluation.attack import ANCHORS, parse_name
 from splitaudit.evaluation.audit import Audit, attacked_images, audit
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.evaluation.result import Result, TrainingResult, read_result
 from splitaudit.evaluation.target import Target
+from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.proxy import obtain_proxy
 from splitaudit.experiments.store import RunFolder, write_whole
 from splitaudit.experiments.training import resume, train
 from splitaudit.learning.schedules import check_rounds
 from splitaudit.learning.session import Session
-from splitaudit.models import SplitModel, build_split_model
+from splitaudit.models import SplitModel
 from splitaudit.report import write_report
 from splitaudit.runtime import Runtime, describe_environment, resolve, start_runtime
 
@@ -136,15 +137,7 @@ def build(config: RunConfig, say: Callable[[str], None]) -> Parts:
     attacked_images(config, len(data.test))
     if len(data.train.classes) < 2:
         raise DataError(f"data.name {config.data.name!r} has one class only: there is nothing to classify.")
-    mean, std = pixel_statistics(data.train.images[torch.cat(data.partition.clients)])
-    model = build_split_model(
-        config.model,
-        num_classes=len(data.train.classes),
-        image_shape=data.train.shape,
-        mean=mean,
-        std=std,
-        seed=config.runtime.seed,
-    )
+    model = build_model_for(torch.cat(data.partition.clients), config, data, config.runtime.seed)
     adversary = make_adversary(config.adversary, data.attacker.images, model.cut_shape, runtime)
     untrained = None if adversary is None else runtime.place(deepcopy(adversary.shadow))
     return Parts(data, model, untrained, Session(config.training, model, data, adversary, runtime), runtime)
