@@ -114,3 +114,15 @@ def test_attacks_with_labels_are_no_server_attacks(clean: Clean, outcomes: dict[
     cases = {case.knowledge: case for case in worst_cases(clean, {**outcomes, "proxy": proxy})}
     assert all("proxy" not in cases[level].attacks for level in ("none", "server", "oracle"))
     assert "proxy" in cases["white-box"].attacks
+
+
+def test_l2_curve_is_averaged_over_its_own_budgets(parts: Parts, clean: Clean) -> None:
+    """An L2 budget above 1 leaves every pixel free: its largest change is capped, the area's width is not."""
+    config, target = small_config(*TRAINED, "attack.norm=l2", "attack.eps=1.0"), parts.target()
+    attack = make_attack("pgd", config, target, make_budget(config, target.model))
+    grid = [0.0, 1.0, 2.0, 4.0]
+    curve = eps_curve(attack, target, clean, grid, 60, parts.runtime)
+    assert curve.eps_pixels == [0.0, 1.0, 1.0, 1.0]
+    points = pairwise(zip(grid, curve.accuracy, strict=True))
+    expected = sum((b - a) * (left + right) / 2 for (a, left), (b, right) in points) / 4.0
+    assert curve.area == pytest.approx(expected)

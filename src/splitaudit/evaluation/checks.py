@@ -32,6 +32,7 @@ def outcome_checks(
     yield inside_budget(clean, outcomes)
     yield images_are_those_scored(target, outcomes)
     for name, outcome in outcomes.items():
+        # Untrained layers are an anchor themselves: nobody claims that they beat noise.
         if outcome.attack.knowledge == "server" and name != "sladv-untrained" and "noise" in outcomes:
             yield beats_floor(clean, outcome, outcomes["noise"])
     for weaker, stronger in (("sladv", "sladv-true-input"), ("sladv-true-input", "pgd")):
@@ -39,12 +40,12 @@ def outcome_checks(
             yield below_ceiling(clean, outcomes[weaker], outcomes[stronger])
 
 
-def model_learned(name: str, clean: CleanResult, chance: float) -> Check:
+def model_learned(name: str, clean: CleanResult, guessing: float) -> Check:
     """Robustness of a model that guesses means nothing, and so does an attack through such a proxy."""
     return _check(
         name,
-        clean.ci95[0] > chance,
-        f"Clean accuracy is {clean.accuracy:.1f}%, always naming the most frequent class would score {chance:.1f}%.",
+        clean.ci95[0] > guessing,
+        f"Clean accuracy is {clean.accuracy:.1f}%, always naming the most frequent class would score {guessing:.1f}%.",
         "Attacks on or through such a model say nothing: train longer, or lower the learning rate or adversary.alpha.",
     )
 
@@ -131,7 +132,7 @@ class Probe:
 
 
 def probe_checks(probe: Probe, attack: Attack, white_box: Attack) -> Iterator[Check]:
-    """The checks that attack again: `attack` is the server's, `white_box` the strongest there is."""
+    """The checks that attack again: `attack` is the server's (or an oracle's, where the server has no shadow)."""
     yield start_has_a_gradient(probe, attack)
     yield grows_with_eps(probe, attack)
     yield steps_do_not_weaken(probe, attack)

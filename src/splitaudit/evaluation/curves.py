@@ -32,10 +32,10 @@ def eps_curve(
         rounded = torch.round(images * 255) / 255
         for kept, scored in ((right, images), (rounded_right, rounded)):
             kept.append((in_batches(target.logits, scored, batch_size).argmax(1) == clean.labels).cpu().numpy())
-        eps_pixels.append(eps * attack.budget.eps_pixels / attack.budget.eps)
+        eps_pixels.append(attack.with_eps(eps).budget.eps_pixels if eps > 0 else 0.0)
     correct, n = np.array(right), len(clean.labels)
     # The area is a mean over images of each image's own area, so its interval is that of a mean.
-    areas = 100 * trapezoid(correct.astype(np.float64), eps_pixels, axis=0) / (eps_pixels[-1] - eps_pixels[0])
+    areas = 100 * trapezoid(correct.astype(np.float64), grid, axis=0) / (grid[-1] - grid[0])
     return Curve(
         attack=attack.name,
         knowledge=attack.knowledge,
