@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from benchmarks.timing import show, take_turns
 from splitaudit.attacks import RECIPES, Budget, Recipe
-from splitaudit.attacks.gradients import Point, momentum, variance_tuned
+from splitaudit.attacks.gradients import Point, variance_tuned
+from splitaudit.attacks.modifiers import MODIFIERS, Modifier
 from splitaudit.attacks.transforms import spectrum
 from splitaudit.config import ModelConfig
 from splitaudit.models.small import Cnn
@@ -61,6 +62,17 @@ def perturb(recipe: Recipe, function: Callable[[Tensor], Tensor], images: Tensor
     return recipe.perturb(function, images, labels, budget=BUDGET, generator=torch.Generator().manual_seed(0))
 
 
+def tuned(neighbours: int) -> Modifier:
+    """Variance tuning with so many neighbours."""
+    wrap = partial(variance_tuned, neighbours=neighbours)
+    return replace(MODIFIERS["vt"], wrap=wrap, gradients=1 + neighbours)
+
+
+def simulated(copies: int) -> Modifier:
+    """Spectrum simulation with so many copies."""
+    return replace(MODIFIERS["si"], wrap=partial(spectrum, copies=copies), gradients=copies)
+
+
 def bare_gradient(function: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
     """One forward pass and the gradient of its input."""
     z = images.detach().requires_grad_()
@@ -86,7 +98,7 @@ def vmi_speed(images: int, turns: int) -> None:
     """VMI-FGSM at equal gradient evaluations: 2 steps with 2 neighbours, 6 gradients for each image."""
     model, (x, labels) = network(), random_images(images)
     theirs = torchattacks.VMIFGSM(network(prepared=False), BUDGET.eps, BUDGET.eps / 10, steps=2, N=2)
-    recipe = replace(RECIPES["vmi-fgsm"], gradient=momentum(variance_tuned(2)), gradients_per_step=3, steps=2)
+    recipe = replace(RECIPES["vmi-fgsm"], modifiers=(MODIFIERS["mi"], tuned(2)), steps=2)
     contiguous = x.contiguous()
     seconds = take_turns(
         {
@@ -178,9 +190,9 @@ def _peak_in_own_process(name: str, n: int, k: int, images: int) -> int:
 
 
 def _own_peak(name: str, n: int, k: int, images: int) -> int:
-    rules = {"vmi-fgsm": momentum(variance_tuned(n)), "s2i-fgsm": spectrum(n)}
+    modifiers = {"vmi-fgsm": (MODIFIERS["mi"], tuned(n)), "s2i-fgsm": (simulated(n),)}
     recipe = replace(RECIPES[name], steps=k)
-    perturb(replace(recipe, gradient=rules.get(name, recipe.gradient)), network(width=4), *random_images(images))
+    perturb(replace(recipe, modifiers=modifiers.get(name, recipe.modifiers)), network(width=4), *random_images(images))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -25,13 +25,16 @@ RULES: dict[str, GradientRule] = {
     "plain": plain,
     "momentum": momentum(),
     "nesterov": momentum(nesterov=True, decay=0.5),
-    "variance": variance_tuned(2),
-    "vni": momentum(variance_tuned(2), nesterov=True),
-    "spectrum": spectrum(2),
-    "spectrum-momentum": momentum(spectrum(2)),
+    "variance": variance_tuned(neighbours=2),
+    "vni": momentum(variance_tuned(neighbours=2), nesterov=True),
+    "spectrum": spectrum(copies=2),
+    "spectrum-momentum": momentum(spectrum(copies=2)),
     "diverse": diverse(),
     "translation": translation_invariant(),
-    "all": momentum(translation_invariant(diverse(variance_tuned(2), probability=1.0)), nesterov=True),
+    "all": momentum(
+        variance_tuned(diverse(spectrum(translation_invariant(), copies=2), probability=1.0), neighbours=2),
+        nesterov=True,
+    ),
 }
 STARTS: dict[str, Start] = {**NAMED_STARTS, "signs": signs}
 LABEL_FREE: dict[str, Objective] = {

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from splitaudit.attacks import RECIPES, Budget, Recipe
 from splitaudit.attacks.gradients import momentum, variance_tuned
-from splitaudit.attacks.transforms import translation_invariant
+from splitaudit.attacks.modifiers import MODIFIERS
+from splitaudit.attacks.recipes import shared
 from splitaudit.randomness import SampleNoise
 from tests.attacks.conftest import Trained
 
@@ -83,12 +85,12 @@ TORCHATTACKS: dict[str, tuple[Recipe, Callable[[Trained], torchattacks.attack.At
     ),
     "mi-fgsm": (RECIPES["mi-fgsm"], lambda t: torchattacks.MIFGSM(t.model, EPS, EPS / 10, 10), GlobalNoise),
     "ni-fgsm": (
-        replace(RECIPES["mi-fgsm"], gradient=momentum(nesterov=True)),
+        replace(RECIPES["mi-fgsm"], modifiers=(MODIFIERS["ni"],)),
         lambda t: torchattacks.NIFGSM(t.model, EPS, EPS / 10, 10),
         GlobalNoise,
     ),
     "ti-fgsm": (
-        replace(RECIPES["mi-fgsm"], gradient=momentum(translation_invariant())),
+        RECIPES["mi-fgsm"].modified(["ti"]),
         smoothed,
         GlobalNoise,
     ),
@@ -103,7 +105,13 @@ TORCHATTACKS: dict[str, tuple[Recipe, Callable[[Trained], torchattacks.attack.At
         NeighbourNoise,
     ),
     "vmi-fgsm-decayed": (
-        replace(RECIPES["vmi-fgsm"], gradient=momentum(variance_tuned(3, 0.7), decay=0.4)),
+        replace(
+            RECIPES["vmi-fgsm"],
+            modifiers=(
+                replace(MODIFIERS["mi"], wrap=partial(momentum, decay=0.4)),
+                replace(MODIFIERS["vt"], wrap=partial(variance_tuned, neighbours=3, beta=0.7)),
+            ),
+        ),
         lambda t: torchattacks.VMIFGSM(t.model, EPS, EPS / 10, 10, decay=0.4, N=3, beta=0.7),
         NeighbourNoise,
     ),
@@ -183,6 +191,92 @@ def test_same_images_as_scipys_spectrum(
     theirs = spectrum_attack(x.numpy(), gradient, draws, decay=decay, norm=norm)
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-9)
     assert next(draws, None) is None
+
+
+def moved(features: Tensor, clean: Tensor) -> Tensor:
+    """NRDM: the distance of the features from the clean ones."""
+    return (features - clean).flatten(1).square().sum(1).sqrt()
+
+
+def flattened(features: Tensor, _clean: Tensor) -> Tensor:
+    """Dispersion reduction, with PyTorch's (unbiased) deviation, as in the authors' code."""
+    return -torch.stack([one.std() for one in features])
+
+
+def disrupted(features: Tensor, clean: Tensor) -> Tensor:
+    """FDA, with TensorFlow's `l2_loss` of means, as in the authors' code: half the sum of squares over n^2."""
+    losses = []
+    for f, c in zip(features, clean, strict=True):
+        weak, strong = (0.5 * f[mask].div(f.numel()).square().sum() for mask in (c < c.mean(0), c >= c.mean(0)))
+        losses.append(weak.log() - strong.log())
+    return torch.stack(losses)
+
+
+def turned(features: Tensor, clean: Tensor) -> Tensor:
+    """SLADV: minus the cosine."""
+    pairs = zip(features.flatten(1), clean.flatten(1), strict=True)
+    return torch.stack([-(f @ c) / (f.norm() * c.norm()) for f, c in pairs])
+
+
+def ten_steps(
+    function: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Plain iterated sign steps of eps / 10 on what the features of x change."""
+    clean = function(x)
+    for _ in range(10):
+        leaf = z.detach().requires_grad_()
+        loss(function(leaf), clean).sum().backward()
+        assert leaf.grad is not None
+        z = (z + EPS / 10 * leaf.grad.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
+    return z.detach()
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [("sladv", turned), ("feature-distance", moved), ("dispersion-reduction", flattened), ("fda", disrupted)],
+)
+def test_same_images_as_label_free_attacks_written_out(
+    name: str, loss: Callable[[Tensor, Tensor], Tensor], trained: Trained
+) -> None:
+    """Ten steps on a feature map, from the same start; constants that authors put into their losses change nothing."""
+    recipe, function = label_free_steps(name), feature_map(trained)
+    x = trained.images[:IMAGES]
+    start = images_through(function, replace(recipe, steps=0), x)
+    theirs = ten_steps(function, x, start, loss)
+    ours = images_through(function, recipe, x)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+    assert (ours - x).abs().max() > 0.9 * EPS
+
+
+def test_same_images_as_ila_written_out(trained: Trained) -> None:
+    """Its second stage starts at the clean images and climbs the projection on what SLADV's images have moved."""
+    function, x = feature_map(trained), trained.images[:IMAGES]
+    guide = images_through(function, label_free_steps("sladv"), x)
+    way = (function(guide) - function(x)).flatten(1)
+
+    def projected(features: Tensor, clean: Tensor) -> Tensor:
+        # The authors divide by the length of the way twice.
+        return ((features - clean).flatten(1) * way).sum(1) / way.norm(dim=1) ** 2
+
+    theirs = ten_steps(function, x, x, projected)
+    ours = images_through(function, label_free_steps("ila"), x)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+    assert not torch.equal(ours, guide)
+
+
+def label_free_steps(name: str) -> Recipe:
+    """The recipe with ten steps of eps / 10."""
+    recipe = RECIPES[name]
+    return recipe.configured(steps=10, step_size=shared, start=recipe.start, update="sign")
+
+
+def feature_map(trained: Trained) -> Callable[[Tensor], Tensor]:
+    """(N, 16, 4, 4), before the pooling."""
+    return lambda z: trained.model.block2(trained.model.block1(z))
+
+
+def images_through(function: Callable[[Tensor], Tensor], recipe: Recipe, x: Tensor) -> Tensor:
+    return recipe.perturb(function, x, None, budget=Budget("linf", EPS), generator=torch.Generator().manual_seed(0))
 
 
 def load_adv_libs_apgd() -> ModuleType:

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from splitaudit.attacks import RECIPES, Budget, Recipe
+from splitaudit.attacks.objectives import intermediate_level
 from splitaudit.attacks.recipes import generous
-from splitaudit.attacks.starts import uniform
+from splitaudit.attacks.starts import power, uniform, zero
 from splitaudit.errors import ConfigError
 from tests.attacks.parts import Network, images
 
 LINF = Budget("linf", 8 / 255)
+OPEN = ("sladv", "feature-distance", "dispersion-reduction", "fda", "ila")
+"""Their steps are left to the caller."""
 
 
 def settled(recipe: Recipe) -> Recipe:
@@ -29,9 +32,10 @@ def test_names() -> None:
     assert set(RECIPES) == {
         *("noise", "sladv", "sladv-10", "fgsm", "pgd", "mi-fgsm", "vmi-fgsm", "vni-fgsm"),
         *("s2i-fgsm", "s2i-mi-fgsm", "apgd-ce", "apgd-dlr"),
+        *("feature-distance", "dispersion-reduction", "fda", "ila"),
     }
     assert all(name == recipe.name for name, recipe in RECIPES.items())
-    assert {name for name, recipe in RECIPES.items() if not recipe.needs_labels} == {"noise", "sladv", "sladv-10"}
+    assert {name for name, recipe in RECIPES.items() if not recipe.needs_labels} == {"noise", "sladv-10", *OPEN}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -50,7 +54,7 @@ def test_spends_the_gradient_evaluations_it_states(name: str) -> None:
 
 def test_published_evaluations() -> None:
     """Steps times gradients for each: N + 1 for variance tuning, N for the spectrum."""
-    stated = {name: recipe.gradient_evaluations for name, recipe in RECIPES.items() if name != "sladv"}
+    stated = {name: recipe.gradient_evaluations for name, recipe in RECIPES.items() if name not in OPEN}
     assert stated == {
         "noise": 0,
         "sladv-10": 10,
@@ -97,9 +101,10 @@ def test_label_free_form(name: str) -> None:
 
 def test_only_open_recipes_are_configured() -> None:
     settings = {"steps": 7, "step_size": generous, "start": uniform, "update": "raw"}
-    assert [name for name, recipe in RECIPES.items() if recipe.configured(**settings) is not recipe] == ["sladv"]
-    sladv = RECIPES["sladv"].configured(**settings)
-    assert (sladv.steps, sladv.step_size, sladv.start, sladv.update) == (7, generous, uniform, "raw")
+    assert {name for name, recipe in RECIPES.items() if recipe.configured(**settings) is not recipe} == set(OPEN)
+    for name in OPEN:
+        recipe = RECIPES[name].configured(**settings)
+        assert (recipe.steps, recipe.step_size, recipe.start, recipe.update) == (7, generous, uniform, "raw")
     with pytest.raises(ValueError, match="'sladv' leaves its steps to the caller"):
         perturb(RECIPES["sladv"], Network(), images(1), None)
 
@@ -112,3 +117,47 @@ def test_step_sizes_as_published() -> None:
     assert sizes["fgsm"] == sizes["sladv"] == LINF.eps
     assert sizes["sladv-10"] == pytest.approx(LINF.eps / 4)
     assert sizes["pgd"] == pytest.approx(LINF.eps / 8)
+
+
+@pytest.mark.parametrize(("name", "stages"), [("sladv", 1), ("ila", 2)])
+def test_gradients_of_start_restarts_and_stages_count(name: str, stages: int) -> None:
+    """The start costs once for each attempt; a second stage starts at the clean images."""
+    recipe = RECIPES[name].configured(steps=3, step_size=generous, start=power(2), update="sign").modified(["vt"])
+    recipe = replace(recipe, restarts=2)
+    model, gradients = Network(), 0
+
+    def function(z: Tensor) -> Tensor:
+        nonlocal gradients
+        gradients += z.requires_grad
+        return model(z)
+
+    perturb(recipe, function, images(2), None)
+    assert gradients == recipe.gradient_evaluations == 2 * (2 + stages * 3 * 21)
+
+
+@pytest.mark.parametrize("modifiers", [[], ["mi"], ["di", "vt"]])
+def test_second_stage_goes_where_the_first_has_led(modifiers: list[str]) -> None:
+    """ILA: SLADV's own images are the guide, with the same modifiers; the second stage draws what the first drew."""
+    model, x = Network(), images(4)
+    ila, sladv = (settled(RECIPES[name]).modified(modifiers) for name in ("ila", "sladv"))
+    guide = perturb(sladv, model, x, None)
+    second = replace(sladv, objective=intermediate_level(guide), start=zero)
+    result = perturb(ila, model, x, None)
+    assert torch.equal(result, perturb(second, model, x, None))
+    projection = intermediate_level(guide)(model, x)
+    assert projection(result).mean() > projection(guide).mean()
+
+
+@pytest.mark.parametrize("name", ["noise", "sladv", "fda", "ila"])
+@pytest.mark.parametrize("modifiers", [[], ["mi", "di", "si"]])
+def test_batches_do_not_matter(name: str, modifiers: list[str]) -> None:
+    """Drawn from one generator, batch after batch, the images are those of one batch: also of two stages."""
+    recipe, model, x = settled(RECIPES[name]), Network(), images(7)
+    recipe = recipe.modified(modifiers) if recipe.climbs else recipe
+
+    def crafted(sizes: list[int]) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        batches = [recipe.perturb(model, b, None, budget=LINF, generator=generator) for b in x.split(sizes)]
+        return torch.cat(batches)
+
+    torch.testing.assert_close(crafted([3, 1, 2, 1]), crafted([7]), rtol=0, atol=1e-9)

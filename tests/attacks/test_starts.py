@@ -1,5 +1,7 @@
 """Starts: sizes, and what power iteration finds."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from splitaudit.attacks import Budget, craft
 from splitaudit.attacks.gradients import plain
 from splitaudit.attacks.objectives import Function, Loss
 from splitaudit.attacks.starts import STARTS, Start, gaussian, power, signs, uniform
+from splitaudit.config import AttackConfig
 
 EPS = 0.1
 X = torch.full((50, 3, 4, 4), 0.5, dtype=torch.float64)
@@ -60,6 +63,34 @@ def test_power_iteration_turns_to_the_largest_curvature(norm: str) -> None:
     once = random + 9 * torch.outer(random @ DIRECTION, DIRECTION)
     turned = torch.nn.functional.normalize(started(power(1), norm), dim=1)
     torch.testing.assert_close(turned, torch.nn.functional.normalize(once, dim=1), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("start", [*STARTS.values(), signs, power(3)])
+def test_a_start_takes_the_gradients_it_states(start: Start) -> None:
+    gradients = 0
+
+    def counting(z: Tensor) -> Tensor:
+        nonlocal gradients
+        gradients += z.requires_grad
+        return z
+
+    craft(
+        counting,
+        X,
+        lambda function, _x: lambda z: function(z).flatten(1).sum(1),
+        budget=Budget("linf", EPS),
+        steps=0,
+        step_size=1,
+        start=start,
+        gradient=plain,
+        generator=torch.Generator(),
+    )
+    assert gradients == start.gradients
+
+
+def test_every_named_start_can_be_set() -> None:
+    assert set(get_args(AttackConfig.model_fields["start"].annotation)) == set(STARTS)
+    assert {name: start.gradients for name, start in STARTS.items() if start.gradients} == {"power": 1}
 
 
 def test_starts_are_in_units_of_the_scale() -> None:

@@ -114,3 +114,19 @@ def test_spectrum_noise_is_in_pixels_and_its_mask_is_per_coefficient() -> None:
     assert ratios.min() >= 0.5 - 1e-6
     assert ratios.max() <= 1.5 + 1e-6
     assert ratios.std() == pytest.approx(1 / 12**0.5, rel=0.03)
+
+
+def test_every_copy_of_a_spectrum_is_resized_on_its_own() -> None:
+    """As published: DI is drawn anew for each jittered copy, and each gradient goes through its own resizing."""
+    x = torch.rand(4, 3, 12, 12, dtype=torch.float64)
+    seen: list[torch.Tensor] = []
+
+    def watched(z: torch.Tensor) -> torch.Tensor:
+        seen.append(z)
+        return torch.ones_like(z)
+
+    rule = diverse(spectrum(copies=3, rho=0.0, sigma=0.0), probability=1.0)()
+    direction = rule(Point(x, x, watched, Budget("linf", 0.1), 0.01, point(x).noise))
+    assert len(seen) == 3
+    assert all(not torch.allclose(first, second) for first, second in ((seen[0], seen[1]), (seen[1], seen[2])))
+    assert not torch.allclose(direction, torch.ones_like(x))

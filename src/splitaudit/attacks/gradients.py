@@ -4,7 +4,8 @@ A rule may remember earlier steps, so what plugs into `craft` is a `GradientRule
 memory for every crafting. All gradients are with respect to the perturbation in units of the budget's `eps`.
 
 Rules wrap rules: `stepping("sign", momentum(variance_tuned(), nesterov=True))` is VNI-FGSM. A rule costs the gradient
-evaluations its docstring states; none keeps more than a few tensors shaped like the images.
+evaluations its docstring states; none keeps more than a few tensors shaped like the images. Those that recipes can be
+given by name are in `modifiers.py`.
 """
 
 from collections.abc import Callable
@@ -68,24 +69,25 @@ def momentum(rule: GradientRule = plain, *, decay: float = 1.0, nesterov: bool =
     return fresh
 
 
-def variance_tuned(neighbours: int = 20, beta: float = 1.5) -> GradientRule:
-    """VR: the gradient, corrected by how it varied around the last step (Wang & He, CVPR 2021).
+def variance_tuned(rule: GradientRule = plain, *, neighbours: int = 20, beta: float = 1.5) -> GradientRule:
+    """VR: the direction of `rule`, corrected by how it varied around the last step (Wang & He, CVPR 2021).
 
-    Gives `gradient(at) + v`, with the v of the step before; then `v <- mean of gradient(z + r) - gradient(at)` over
+    Gives `direction(at) + v`, with the v of the step before; then `v <- mean of direction(z + r) - direction(at)` over
     neighbours `r ~ U[-beta eps, beta eps]`, not clipped to [0, 1]. For L2, `eps` is that of the cube in the ball.
-    `1 + neighbours` gradient evaluations.
+    `rule` is asked several times a step, so it should remember nothing. Costs `1 + neighbours` times what `rule` costs.
     """
 
     def fresh() -> Rule:
+        direction_at = rule()
         variance: Tensor | float = 0.0
 
         def tuned(point: Point) -> Tensor:
             nonlocal variance
-            z, here = point.z, point.gradient_at(point.at)
+            z, here = point.z, direction_at(point)
             reach = beta * point.budget.cube(z) * point.budget.scale
             around = torch.zeros_like(here)
             for _ in range(neighbours):
-                around += point.gradient_at(z + reach * point.noise.uniform(z.shape, z.dtype))
+                around += direction_at(replace(point, at=z + reach * point.noise.uniform(z.shape, z.dtype)))
             direction = here + variance
             variance = around.div_(neighbours).sub_(here)
             return direction

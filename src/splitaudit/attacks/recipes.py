@@ -1,6 +1,6 @@
 """The named attacks: which objective, gradient rule, start and steps make up each. None knows its target."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,11 +8,21 @@ from torch import Tensor
 
 from splitaudit.attacks.budget import Budget
 from splitaudit.attacks.craft import craft
-from splitaudit.attacks.gradients import GradientRule, momentum, plain, stepping, variance_tuned
-from splitaudit.attacks.objectives import Function, Objective, cosine_shift, cross_entropy, dlr
+from splitaudit.attacks.gradients import stepping
+from splitaudit.attacks.modifiers import MODIFIERS, Modifier, combined, gradients_per_step, in_order
+from splitaudit.attacks.objectives import (
+    Function,
+    Objective,
+    cosine_shift,
+    cross_entropy,
+    dispersion_reduction,
+    dlr,
+    feature_disruption,
+    feature_distance,
+    intermediate_level,
+)
 from splitaudit.attacks.schedules import StepSchedule, auto
 from splitaudit.attacks.starts import Start, gaussian, signs, uniform, zero
-from splitaudit.attacks.transforms import spectrum
 from splitaudit.errors import ConfigError
 
 StepRule = Callable[[Budget, int], float | StepSchedule]
@@ -44,9 +54,11 @@ class Recipe:
     """From the images' labels (N,) to the objective; None for an attack without labels."""
     objective: Objective = cosine_shift
     """What is climbed where no labels are used."""
-    gradient: GradientRule = plain
-    """Before the update, which normalises each step."""
-    gradients_per_step: int = 1
+    guided: Callable[[Tensor], Objective] | None = None
+    """For two stages: from the images (N, C, H, W) that the first reached, to what the second climbs, from the clean
+    images with the same steps."""
+    modifiers: tuple[Modifier, ...] = ()
+    """What becomes of the gradient before the update, which normalises each step; the outermost first."""
     start: Start = zero
     steps: int | None = None
     """None leaves the steps to the caller: see `configured`."""
@@ -62,8 +74,14 @@ class Recipe:
 
     @property
     def gradient_evaluations(self) -> int:
-        """Gradients of the function spent on each image."""
-        return self._steps() * self.gradients_per_step * self.restarts
+        """Gradients of the function spent on each image, for the start and for the steps of every stage."""
+        stages = 1 if self.guided is None else 2
+        return self.restarts * (self.start.gradients + stages * self._steps() * gradients_per_step(self.modifiers))
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it takes gradients; noise takes none."""
+        return self.steps != 0
 
     def configured(self, *, steps: int, step_size: StepRule, start: Start, update: str) -> "Recipe":
         """With these settings, if the recipe leaves its steps to the caller; otherwise the recipe itself."""
@@ -80,6 +98,26 @@ class Recipe:
         name, title = f"{self.name}-label-free", f"{self.title}, without labels"
         return replace(self, name=name, title=title, labelled=None, start=start)
 
+    def modified(self, names: Sequence[str]) -> "Recipe":
+        """With these modifiers besides its own, in whatever order they are given.
+
+        Raises ConfigError as `in_order` does, and for a recipe that takes no gradients.
+        """
+        if not names:
+            return self
+        if not self.climbs:
+            raise ConfigError(f"{self.name} takes no gradients that could be modified: leave out +{'+'.join(names)}.")
+        added = in_order(names)
+        everything = in_order([*(modifier.name for modifier in self.modifiers), *names])
+        *others, last = (MODIFIERS[name].title for name in added)
+        listed = f"{', '.join(others)} and {last}" if others else last
+        return replace(
+            self,
+            name="+".join([self.name, *added]),
+            title=f"{self.title}, with {listed}",
+            modifiers=tuple(MODIFIERS[name] for name in everything),
+        )
+
     def perturb(
         self, function: Function, x: Tensor, labels: Tensor | None, *, budget: Budget, generator: torch.Generator
     ) -> Tensor:
@@ -90,6 +128,13 @@ class Recipe:
             ValueError: the recipe leaves its steps open.
         """
         steps = self._steps()
+        if self.guided is not None:
+            # A sample draws the same in both stages, so that what it draws does not depend on the size of its batch.
+            again = generator.clone_state()
+            first = replace(self, guided=None)
+            guide = first.perturb(function, x, labels, budget=budget, generator=generator)
+            second = replace(first, labelled=None, objective=self.guided(guide), start=zero)
+            return second.perturb(function, x, labels, budget=budget, generator=again)
         if self.labelled is None:
             objective = self.objective
         elif labels is None:
@@ -107,7 +152,7 @@ class Recipe:
             steps=steps,
             step_size=self.step_size(budget, steps),
             start=self.start,
-            gradient=stepping(self.update or ("sign" if budget.norm == "linf" else "l2"), self.gradient),
+            gradient=stepping(self.update or ("sign" if budget.norm == "linf" else "l2"), combined(self.modifiers)),
             generator=generator,
             restarts=self.restarts,
         )
@@ -122,17 +167,44 @@ def _auto(_budget: Budget, _steps: int) -> StepSchedule:
     return auto
 
 
-NEIGHBOURS = 20
-"""Of variance tuning, as published."""
-COPIES = 20
-"""Of the spectrum simulation, as published."""
-
 RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("noise", "Random sign noise", "the floor", start=signs, steps=0),
         Recipe("sladv", "SLADV", "Fan et al., ECAI 2023, Algorithm 2", start=gaussian, step_size=generous),
         Recipe("sladv-10", "SLADV, 10 steps", "Fan et al., ECAI 2023", start=gaussian, steps=10, step_size=generous),
+        Recipe(
+            "feature-distance",
+            "Feature distance (NRDM)",
+            "Naseer et al., arXiv 1811.09020",
+            objective=feature_distance,
+            start=gaussian,
+            step_size=generous,
+        ),
+        Recipe(
+            "dispersion-reduction",
+            "Dispersion reduction",
+            "Lu et al., CVPR 2020",
+            objective=dispersion_reduction,
+            start=gaussian,
+            step_size=generous,
+        ),
+        Recipe(
+            "fda",
+            "Feature disruption (FDA)",
+            "Ganeshan et al., ICCV 2019",
+            objective=feature_disruption,
+            start=gaussian,
+            step_size=generous,
+        ),
+        Recipe(
+            "ila",
+            "Intermediate level (ILA), guided by SLADV",
+            "Huang et al., ICCV 2019",
+            guided=intermediate_level,
+            start=gaussian,
+            step_size=generous,
+        ),
         Recipe("fgsm", "FGSM", "Goodfellow et al., ICLR 2015", labelled=cross_entropy, steps=1),
         Recipe(
             "pgd",
@@ -149,7 +221,7 @@ RECIPES = {
             "MI-FGSM",
             "Dong et al., CVPR 2018",
             labelled=cross_entropy,
-            gradient=momentum(),
+            modifiers=(MODIFIERS["mi"],),
             steps=10,
         ),
         Recipe(
@@ -157,8 +229,7 @@ RECIPES = {
             "VMI-FGSM (VR)",
             "Wang & He, CVPR 2021",
             labelled=cross_entropy,
-            gradient=momentum(variance_tuned(NEIGHBOURS)),
-            gradients_per_step=1 + NEIGHBOURS,
+            modifiers=(MODIFIERS["mi"], MODIFIERS["vt"]),
             steps=10,
         ),
         Recipe(
@@ -166,8 +237,7 @@ RECIPES = {
             "VNI-FGSM",
             "Wang & He, CVPR 2021",
             labelled=cross_entropy,
-            gradient=momentum(variance_tuned(NEIGHBOURS), nesterov=True),
-            gradients_per_step=1 + NEIGHBOURS,
+            modifiers=(MODIFIERS["ni"], MODIFIERS["vt"]),
             steps=10,
         ),
         Recipe(
@@ -175,8 +245,7 @@ RECIPES = {
             "S2I-FGSM (SSA)",
             "Long et al., ECCV 2022",
             labelled=cross_entropy,
-            gradient=spectrum(COPIES),
-            gradients_per_step=COPIES,
+            modifiers=(MODIFIERS["si"],),
             steps=10,
         ),
         Recipe(
@@ -184,8 +253,7 @@ RECIPES = {
             "S2I-MI-FGSM",
             "Long et al., ECCV 2022",
             labelled=cross_entropy,
-            gradient=momentum(spectrum(COPIES)),
-            gradients_per_step=COPIES,
+            modifiers=(MODIFIERS["mi"], MODIFIERS["si"]),
             steps=10,
         ),
         Recipe(

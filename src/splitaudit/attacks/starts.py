@@ -5,6 +5,7 @@ Cosine similarity has its maximum at delta = 0, where its gradient is exactly ze
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,10 +13,21 @@ from torch import Tensor
 from splitaudit.attacks.budget import per_sample_norm
 from splitaudit.attacks.gradients import Point, l2
 
-Start = Callable[[Point], Tensor]
-"""From the point at the clean images to the first perturbation."""
+
+@dataclass(frozen=True)
+class Start:
+    """From the point at the clean images to the first perturbation."""
+
+    perturbation: Callable[[Point], Tensor]
+    gradients: int = 0
+    """How many gradient evaluations that takes."""
+
+    def __call__(self, point: Point) -> Tensor:
+        """The first perturbation (N, C, H, W) in units of eps's unit."""
+        return self.perturbation(point)
 
 
+@Start
 def gaussian(point: Point) -> Tensor:
     """Normal noise of a tenth of the budget: small, but far above rounding."""
     delta = point.noise.normal(point.z.shape, point.z.dtype)
@@ -23,6 +35,7 @@ def gaussian(point: Point) -> Tensor:
     return delta * (0.1 * budget.eps) if budget.norm == "linf" else _of_length(delta, 0.1 * budget.eps)
 
 
+@Start
 def uniform(point: Point) -> Tensor:
     """Uniform noise over the whole L-infinity ball; a random direction at full length for L2."""
     if point.budget.norm == "linf":
@@ -30,12 +43,14 @@ def uniform(point: Point) -> Tensor:
     return _of_length(point.noise.normal(point.z.shape, point.z.dtype), point.budget.eps)
 
 
+@Start
 def signs(point: Point) -> Tensor:
     """Random signs at the full budget: the noise floor that every attack must beat."""
     delta = point.noise.uniform(point.z.shape, point.z.dtype).sign()
     return delta * point.budget.eps if point.budget.norm == "linf" else _of_length(delta, point.budget.eps)
 
 
+@Start
 def zero(point: Point) -> Tensor:
     """The clean image itself."""
     return torch.zeros_like(point.z)
@@ -56,7 +71,7 @@ def power(iterations: int = 1) -> Start:
             delta = length * l2(point.gradient_at(x + delta * budget.scale))
         return delta
 
-    return start
+    return Start(start, gradients=iterations)
 
 
 def _of_length(delta: Tensor, length: float) -> Tensor:

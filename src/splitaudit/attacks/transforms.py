@@ -14,28 +14,29 @@ from torch import Tensor
 from splitaudit.attacks.gradients import GradientRule, Point, Rule, plain
 
 
-def spectrum(copies: int = 20, rho: float = 0.5, sigma: float = 16 / 255) -> GradientRule:
-    """SSA: the mean gradient over images whose spectrum is jittered (S2I-FGSM; Long et al., ECCV 2022).
+def spectrum(
+    rule: GradientRule = plain, *, copies: int = 20, rho: float = 0.5, sigma: float = 16 / 255
+) -> GradientRule:
+    """SSA: every gradient of `rule` is a mean over images of jittered spectrum (S2I-FGSM; Long et al., ECCV 2022).
 
     `T(x) = IDCT(DCT(x + xi) * M)` over the whole image, `xi ~ N(0, sigma^2)` in pixels whatever the budget, and
     `M ~ U(1 - rho, 1 + rho)` for every coefficient. The gradient is the one at T(x), not through it, as in the
-    authors' code. `copies` gradient evaluations.
+    authors' code. Costs `copies` times what `rule` costs.
     """
 
-    def fresh() -> Rule:
-        def averaged(point: Point) -> Tensor:
-            at, noise = point.at, point.noise
+    def over_copies(point: Point) -> Callable[[Tensor], Tensor]:
+        def gradient_at(at: Tensor) -> Tensor:
             rows, columns = (dct_matrix(n).to(at) for n in at.shape[2:])
             total = torch.zeros_like(at)
             for _ in range(copies):
-                noisy = at + sigma * noise.normal(at.shape, at.dtype)
-                mask = 1 + rho * noise.uniform(at.shape, at.dtype)
+                noisy = at + sigma * point.noise.normal(at.shape, at.dtype)
+                mask = 1 + rho * point.noise.uniform(at.shape, at.dtype)
                 total += point.gradient_at(along_axes(along_axes(noisy, rows, columns) * mask, rows.mT, columns.mT))
             return total.div_(copies)
 
-        return averaged
+        return gradient_at
 
-    return fresh
+    return _at_other_images(rule, over_copies)
 
 
 def diverse(rule: GradientRule = plain, *, resize: float = 0.9, probability: float = 0.5) -> GradientRule:
@@ -55,11 +56,7 @@ def diverse(rule: GradientRule = plain, *, resize: float = 0.9, probability: flo
 
         return gradient_at
 
-    def fresh() -> Rule:
-        direction_at = rule()
-        return lambda point: direction_at(replace(point, gradient_at=through_resizing(point)))
-
-    return fresh
+    return _at_other_images(rule, through_resizing)
 
 
 def translation_invariant(rule: GradientRule = plain, *, kernel: int = 15) -> GradientRule:
@@ -77,6 +74,16 @@ def translation_invariant(rule: GradientRule = plain, *, kernel: int = 15) -> Gr
             return along_axes(direction, rows, columns)
 
         return smoothed
+
+    return fresh
+
+
+def _at_other_images(rule: GradientRule, gradient_of: Callable[[Point], Callable[[Tensor], Tensor]]) -> GradientRule:
+    """`rule`, whose gradients are those that `gradient_of` makes of the point's own."""
+
+    def fresh() -> Rule:
+        direction_at = rule()
+        return lambda point: direction_at(replace(point, gradient_at=gradient_of(point)))
 
     return fresh
 

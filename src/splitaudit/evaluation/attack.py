@@ -1,4 +1,7 @@
-"""The attacks of an audit by name: a recipe, and the surrogate it goes through (`recipe` or `recipe@surrogate`)."""
+"""The attacks of an audit by name: a recipe, modifiers of its gradient, and the surrogate it goes through.
+
+Names read `recipe[+modifier...][@surrogate]`.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from splitaudit.attacks import RECIPES, Budget, Recipe
+from splitaudit.attacks.modifiers import in_order
 from splitaudit.attacks.objectives import Function
 from splitaudit.attacks.starts import STARTS
 from splitaudit.config import RunConfig
@@ -14,10 +18,14 @@ from splitaudit.evaluation.result import Knowledge
 from splitaudit.evaluation.surrogates import SURROGATES, Surrogate
 from splitaudit.evaluation.target import Target
 
-ANCHORS = ("noise", "sladv-untrained", "sladv", "sladv-true-input", "pgd")
+ANCHORS = ("noise", "sladv-untrained", "sladv", "aligned", "sladv-true-input", "pgd")
 """What every audit measures. No attack is reported alone."""
 
-_ALIASES = {"sladv-untrained": "sladv@untrained", "sladv-true-input": "sladv@true-input"}
+_ALIASES = {
+    "sladv-untrained": "sladv@untrained",
+    "aligned": "sladv@aligned",
+    "sladv-true-input": "sladv@true-input",
+}
 _LABEL_FREE = "-label-free"
 
 
@@ -49,7 +57,7 @@ class Attack:
 
     def promise(self, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """How much (N,) the budget changes the objective to first order, from where the attack starts."""
-        standing = replace(self, recipe=replace(self.recipe, steps=0, restarts=1))
+        standing = replace(self, recipe=replace(self.recipe, steps=0, restarts=1, guided=None))
         begin = standing.perturb(x, labels, generator).requires_grad_()
         objective = self.recipe.objective if self.recipe.labelled is None else self.recipe.labelled(labels)
         (gradient,) = torch.autograd.grad(objective(self.function, x)(begin).sum(), begin)
@@ -63,37 +71,47 @@ class Attack:
 
 
 def attack_names() -> list[str]:
-    """The names that need no `@surrogate`."""
+    """The names without modifiers that need no `@surrogate`."""
     label_free = [name + _LABEL_FREE for name, recipe in RECIPES.items() if recipe.needs_labels]
     return [*RECIPES, *_ALIASES, *label_free]
 
 
 def parse_name(name: str) -> tuple[Recipe, Surrogate]:
-    """The recipe and the surrogate of an attack's name.
+    """The recipe, modified, and the surrogate of an attack's name.
 
-    Raises ConfigError for an unknown name, and for a recipe that needs labels through a surrogate without logits.
+    Raises ConfigError for an unknown name, for modifiers that do not go together or with the recipe, and for a recipe
+    that needs labels through a surrogate without logits.
     """
-    recipe_name, _, surrogate_name = _ALIASES.get(name, name).partition("@")
-    base = recipe_name.removesuffix(_LABEL_FREE)
-    if base not in RECIPES or (base != recipe_name and not RECIPES[base].needs_labels):
-        raise ConfigError(unknown_name("attack", name, attack_names()))
-    recipe = RECIPES[base] if base == recipe_name else RECIPES[base].label_free()
-    surrogate_name = surrogate_name or _default_surrogate(recipe)
+    written, modifiers, through = _parts(name)
+    alias, _, implied = _ALIASES.get(written, written).partition("@")
+    if implied and through:
+        raise ConfigError(f"Attack {name!r} goes through both {implied} and {through}: use {alias}@{through}.")
+    base = alias.removesuffix(_LABEL_FREE)
+    if base not in RECIPES or (base != alias and not RECIPES[base].needs_labels):
+        raise ConfigError(unknown_name("attack", written, attack_names()))
+    recipe = RECIPES[base] if base == alias else RECIPES[base].label_free()
+    surrogate_name = implied or through or _default_surrogate(recipe)
     if surrogate_name not in SURROGATES:
         raise ConfigError(f"Attack {name!r}: {unknown_name('surrogate', surrogate_name, SURROGATES)}")
     surrogate = SURROGATES[surrogate_name]
     if recipe.needs_labels and surrogate.output is None:
         raise ConfigError(
             f"Attack {name!r} needs labels and logits, and who has only {surrogate_name!r} has neither: use "
-            f"{base + _LABEL_FREE}@{surrogate_name}, or go through whole or proxy."
+            f"{'+'.join([base + _LABEL_FREE, *modifiers])}@{surrogate_name}, or go through whole or proxy."
         )
-    return recipe, surrogate
+    try:
+        return recipe.modified(modifiers), surrogate
+    except ConfigError as error:
+        raise ConfigError(f"Attack {name!r}: {error}") from None
 
 
 def make_attack(name: str, config: RunConfig, target: Target, budget: Budget) -> Attack:
     """The attack called `name`, with the settings of the `attack` and `evaluation` sections.
 
-    Raises ConfigError as `parse_name` does, and for a surrogate that this run's server does not have.
+    In its own name the modifiers stand in the order in which they apply, whatever order they were written in.
+
+    Raises ConfigError as `parse_name` does, for a surrogate that this run's server does not have, and for a name in
+    `attack.layers` that is no stage of the server layers.
     """
     recipe, surrogate = parse_name(name)
     if not surrogate.available(target):
@@ -101,19 +119,28 @@ def make_attack(name: str, config: RunConfig, target: Target, budget: Budget) ->
             f"Attack {name!r} goes through {surrogate.title}, and this run (adversary.kind: {config.adversary.kind}) "
             "has none."
         )
-    title = recipe.title if surrogate.name == "nothing" else f"{recipe.title}, {surrogate.title}"
+    pixels = surrogate.name == "nothing"
+    layers = None if pixels else config.attack.layers
+    written, modifiers, through = _parts(name)
     return Attack(
-        name=name,
-        title=title,
+        name="+".join([written, *in_order(modifiers)]) + (f"@{through}" if through else ""),
+        title=recipe.title if pixels else f"{recipe.title}, {surrogate.title}",
         knowledge=surrogate.knowledge,
-        function=(surrogate.logits if recipe.needs_labels else surrogate.features)(target),
+        function=surrogate.logits(target) if recipe.needs_labels else surrogate.features(target, layers),
         recipe=_configured(recipe, config),
         budget=budget,
     )
 
 
+def _parts(name: str) -> tuple[str, list[str], str]:
+    """The recipe, the modifiers and the surrogate as a name has them; no surrogate is ''."""
+    changed, _, surrogate = name.partition("@")
+    recipe, *modifiers = changed.split("+")
+    return recipe, modifiers, surrogate
+
+
 def _configured(recipe: Recipe, config: RunConfig) -> Recipe:
-    if recipe.name.removesuffix(_LABEL_FREE) == "pgd":
+    if recipe.name.partition("+")[0].removesuffix(_LABEL_FREE) == "pgd":
         return replace(recipe, steps=config.evaluation.pgd_steps, restarts=config.evaluation.pgd_restarts)
     settings = config.attack
     assert settings.step_size is not None, "the config must be resolved"
@@ -128,7 +155,7 @@ def _configured(recipe: Recipe, config: RunConfig) -> Recipe:
 
 
 def _default_surrogate(recipe: Recipe) -> str:
-    if recipe.name == "noise":
+    if not recipe.climbs:
         return "nothing"
     if not recipe.needs_labels:
         return "shadow"
