@@ -67,6 +67,17 @@ def test_a_larger_attacker_set_contains_the_smaller() -> None:
     assert torch.equal(small.attacker.images, large.attacker.images[:16])
 
 
+def test_where_images_lie_changes_nothing(tmp_path: Path, pixels: Any) -> None:
+    drawn = []
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        source = tmp_path / folder / "set.npz"
+        np.savez(source, images=pixels(100), labels=np.arange(100) % 5)
+        data = load_audit_data(config({"name": "digits"}, {"source": str(source), "images": 16}))
+        drawn.append(data.describe()["attacker"]["digest"])
+    assert drawn[0] == drawn[1]
+
+
 def test_the_seed_decides_who_holds_what_but_not_what_is_tested() -> None:
     one, other = (
         load_audit_data(config({"name": "digits"}, {"source": "digits", "images": 16}, seed)) for seed in (1, 2)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,26 @@ def test_subset_takes_images_and_labels_in_the_order_asked() -> None:
     assert subset.labels is not None
     assert subset.labels.tolist() == [1, 0]
     assert len(subset) == 2
+
+
+def test_the_digest_is_that_of_the_content() -> None:
+    """Equal images and labels have one digest, however they came about; any change in either gives another."""
+    images = image_set()
+    assert images.labels is not None
+    assert images.digest == image_set().digest
+    assert images.digest == replace(images, name="other", notes=("decoded",)).digest
+    assert images.digest == replace(images, images=images.images.to(memory_format=torch.channels_last)).digest
+    pixel = images.images.clone()
+    pixel[4, 2, 7, 7] ^= 1
+    others = [
+        replace(images, images=pixel),
+        replace(images, images=images.images.view(5, 3, 4, 16)),
+        replace(images, labels=1 - images.labels),
+        images.unlabelled(),
+        images.subset(torch.tensor([1, 0, 2, 3, 4])),
+        images.subset(torch.arange(4)),
+    ]
+    assert len({images.digest, *(other.digest for other in others)}) == 7
 
 
 def test_what_fits_already_is_neither_copied_nor_noted() -> None:

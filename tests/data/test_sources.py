@@ -4,8 +4,18 @@ import pytest
 import torch
 
 from splitaudit.data import load_images
-from splitaudit.data.sources import same_source
+from splitaudit.data.sources import absolute_source, same_source
 from splitaudit.errors import DataError
+
+
+def test_local_sources_get_absolute_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scans").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for local in ("scans", "./scans", "scans/", str(tmp_path / "scans")):
+        assert absolute_source(local) == str(tmp_path / "scans")
+    assert absolute_source("set.npz") == str(tmp_path / "set.npz")
+    for name in ("digits", "cifar10", "hub:owner/name", "mine"):
+        assert absolute_source(name) == name
 
 
 def test_digits_are_divided_80_20_without_overlap() -> None:

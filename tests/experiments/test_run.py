@@ -1,12 +1,6 @@
 """A run: its folder, its determinism, and what a kill does to it (nothing)."""
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,21 +8,15 @@ from safetensors.torch import load_file
 
 from splitaudit.config import RunConfig
 from splitaudit.errors import ConfigError, DivergenceError, RunError
+from splitaudit.evaluation.attack import ANCHORS
 from splitaudit.evaluation.result import Result, read_result
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import attack, run
 from splitaudit.experiments.store import RunFolder
-from tests.conftest import SMALL, small_config, without_timings
+from tests.conftest import small_config, small_parts, without_timings
+from tests.experiments.folders import outcome
 
 ADVERSARIES = [("adversary.kind=sladv", "training.augment=crop_flip"), ("adversary.kind=honest",)]
-
-
-def outcome(folder: Path) -> tuple[object, dict[str, list[float]], list[object]]:
-    """All that must not depend on how often a run was stopped."""
-    result = json.loads((folder / "result.json").read_text())
-    model = {name: tensor.flatten().tolist() for name, tensor in load_file(folder / "model.safetensors").items()}
-    metrics = [without_timings(row) for row in RunFolder(folder).read_metrics()]
-    return without_timings(result), model, metrics
 
 
 @pytest.fixture
@@ -50,8 +38,10 @@ def test_folder_holds_what_the_design_says(run_folder: Path, quiet: Reporter) ->
     names = {path.name for path in run_folder.iterdir() if not path.name.startswith(".")}
     assert names == {
         "config.yaml",
+        "data.json",
         "metrics.jsonl",
         "checkpoint",
+        "alignment",
         "model.safetensors",
         "samples.npz",
         "outcomes.parquet",
@@ -71,57 +61,6 @@ def test_done_runs_are_not_computed_again(run_folder: Path, quiet: Reporter) -> 
     assert run(small_config(), run_folder, quiet) == first
     assert (run_folder / "result.json").stat().st_mtime_ns == written
     assert (run_folder / "report.html").exists()
-
-
-def command(folder: Path) -> list[str]:
-    overrides = [
-        *SMALL,
-        "training.iterations=400",
-        "training.augment=crop_flip",
-    ]
-    sets = [part for override in overrides for part in ("--set", override)]
-    return [
-        sys.executable,
-        "-c",
-        "from splitaudit.cli import main; main()",
-        "run",
-        "demo",
-        "--out",
-        str(folder),
-        *sets,
-    ]
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_killed_at_random_moments_ends_the_same(tmp_path: Path, how: signal.Signals) -> None:
-    """Stopped again and again, the same command goes on and ends with the same bytes."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, env=environment)
-    stopped = tmp_path / "stopped"
-    moments = random.Random(0)
-    kills = 0
-    for _ in range(3):
-        process = subprocess.Popen(command(stopped), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        wait_for_training(stopped, process)
-        time.sleep(moments.uniform(0, 0.5))
-        process.send_signal(how)
-        output, _ = process.communicate()
-        kills += process.returncode != 0
-        assert process.returncode in {0, -how, 130}, output.decode()
-        assert b"Traceback" not in output, output.decode()
-    subprocess.run(command(stopped), check=True, capture_output=True, env=environment)
-    assert kills > 0
-    assert outcome(tmp_path / "whole") == outcome(stopped)
-
-
-def wait_for_training(folder: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Return when the process has logged an iteration that was not there before."""
-    before = (folder / "metrics.jsonl").read_bytes() if (folder / "metrics.jsonl").exists() else b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_bytes()) > len(before):
-            return
-        time.sleep(0.02)
 
 
 def damage_newest(folder: Path) -> None:
@@ -167,7 +106,7 @@ def test_foreign_folder_is_refused(run_folder: Path, quiet: Reporter) -> None:
 
 def test_two_processes_do_not_share_a_folder(run_folder: Path, quiet: Reporter) -> None:
     folder = RunFolder(run_folder)
-    folder.take(small_config())
+    folder.take(small_config(), small_parts().digests)
     with folder.locked(), pytest.raises(RunError, match="Another process"):
         run(small_config(), run_folder, quiet)
 
@@ -207,7 +146,7 @@ def test_attack_cannot_change_the_training(run_folder: Path, quiet: Reporter) ->
 def test_attack_needs_a_finished_run(run_folder: Path, quiet: Reporter) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         attack(run_folder, [], [], quiet)
-    RunFolder(run_folder).take(small_config())
+    RunFolder(run_folder).take(small_config(), {})
     with pytest.raises(RunError, match="not finished"):
         attack(run_folder, [], [], quiet)
 
@@ -235,7 +174,7 @@ def test_settings_combine(run_folder: Path, quiet: Reporter, overrides: tuple[st
     """Each way of training and attacking runs from end to end."""
     config: RunConfig = small_config(*overrides)
     result = run(config, run_folder, quiet)
-    assert len(result.attacks) == 5
+    assert [attack.name for attack in result.attacks] == list(ANCHORS)
     assert result.verdict
     inside = next(check for check in result.checks if check.name == "inside-budget")
     assert inside.passed, inside.detail

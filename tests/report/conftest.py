@@ -35,6 +35,7 @@ def attack(name: str, title: str, knowledge: str, accuracy: float, drop: float, 
         "mean_linf": 8 / 255,
         "mean_cosine": 0.9213,
         "gradient_evaluations": 10,
+        "images_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "seconds": 4.27,
     } | changes
 
@@ -43,16 +44,21 @@ def curve(attack: str, knowledge: str, half: float, slope: float = 2.0, n: int =
     """From 88% down to 0, halfway at the budget `half` of 255; rounding to 8 bits undoes a little of the attack."""
     grid = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
     correct = [round(0.884 * n / (1 + (eps / half) ** slope)) for eps in grid]
+    rounded = [min(n, count + (0 < eps < 4)) for count, eps in zip(correct, grid, strict=True)]
     accuracy = [100 * count / n for count in correct]
     area = float(trapezoid(accuracy, grid)) / grid[-1]
     return {
         "attack": attack,
         "knowledge": knowledge,
         "n": n,
+        "norm": "linf",
+        "eps_unit": "pixels",
+        "eps": [eps / 255 for eps in grid],
         "eps_pixels": [eps / 255 for eps in grid],
         "accuracy": accuracy,
         "accuracy_ci95": [wilson_interval(count, n) for count in correct],
-        "accuracy_8bit": [100 * min(n, count + (0 < eps < 4)) / n for count, eps in zip(correct, grid, strict=True)],
+        "accuracy_8bit": [100 * count / n for count in rounded],
+        "accuracy_8bit_ci95": [wilson_interval(count, n) for count in rounded],
         "area": area,
         "area_ci95": [area - 2.61, area + 2.61],
     }

@@ -9,9 +9,10 @@ import pytest
 
 from splitaudit.evaluation.result import AttackResult
 from splitaudit.evaluation.result import Curve as EpsCurve
-from splitaudit.report.eps_curves import eps_figure, make_lines
+from splitaudit.report.eps_curves import L2, PIXELS, eps_figure, make_lines
 from splitaudit.report.figures import Figure, curve_figure
 from splitaudit.report.ladder import LETTERS, ladder_figure
+from splitaudit.report.levels import as_ladder
 from splitaudit.report.metrics import Curve
 
 
@@ -32,7 +33,7 @@ def coloured(value: Any) -> Any:
 def test_plotly_accepts_the_charts(attacks: list[AttackResult], result: dict[str, Any]) -> None:
     curves = [Curve("Loss", [1, 2], [1.0, last], 1) for last in (0.5, 0.001)]
     lines = make_lines([EpsCurve.model_validate(curve) for curve in result["curves"]], attacks)
-    figures = [ladder_figure(attacks), ladder_figure([]), eps_figure(lines, attacks), eps_figure([], attacks)]
+    figures = [ladder_figure(attacks), ladder_figure([]), eps_figure(lines, L2, 8.0), eps_figure([], PIXELS, None)]
     for figure in (*figures, *map(curve_figure, curves)):
         go.Figure(coloured(figure))
 
@@ -69,6 +70,19 @@ def test_rungs_stand_in_the_order_given_without_touching(attacks: list[AttackRes
     lines = figure["layout"]["annotations"][2]["text"].split("<br>")
     assert len(lines) == 2
     assert len(lines[0]) <= LETTERS
+
+
+def test_the_servers_strongest_is_bold(attacks: list[AttackResult]) -> None:
+    texts = [note["text"] for note in ladder_figure(attacks)["layout"]["annotations"][::2]]
+    assert [text.split(" · ")[0] for text in texts if "<b>" in text] == [
+        "<b>SLADV through the server's shadow layers</b>".replace("'", "&#x27;")
+    ]
+
+
+def test_levels_rise_from_the_weakest_to_the_strongest(attacks: list[AttackResult]) -> None:
+    attacks[4].accuracy_drop = 1.5
+    names = [attack.name for attack in as_ladder(attacks)]
+    assert names == ["noise", "vmi-fgsm", "sladv", "sladv-untrained", "sladv-true-input", "pgd"]
 
 
 def test_titles_are_no_markup(attacks: list[AttackResult]) -> None:

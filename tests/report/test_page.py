@@ -127,7 +127,8 @@ def test_curves_can_be_chosen_and_read_without_hovering(run: Path) -> None:
     assert "over 250 images" in page.text
     assert "from 0 to 64 of 255" in page.text
     figures = page.text[page.text.index("All figures of the curves") :]
-    assert re.search(r"SLADV through the server's shadow layers 88\.4 83\.8 to 91\.8 8 bits 88\.4 87\.6", figures)
+    first = "88.4 83.8 to 91.8 8 bits 88.4 83.8 to 91.8"
+    assert f"SLADV through the server's shadow layers {first} 87.6" in figures
 
 
 def test_what_a_result_lacks_is_left_out(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
@@ -216,6 +217,13 @@ def test_loads_nothing_and_keeps_below_six_megabytes(run: Path, write: SimpleNam
     policies = [meta["content"] for meta in page.having("meta") if "http-equiv" in meta]
     assert len(policies) == 1
     assert "default-src 'none'" in policies[0]
+
+
+def test_refuses_a_curve_with_a_figure_too_few(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
+    del result["curves"][0]["accuracy_8bit"][0]
+    write.result(result)
+    with pytest.raises(RunError, match=r"(?s)result\.json.*'noise' has lists of different lengths"):
+        render_report(run)
 
 
 def test_missing_log_and_samples_are_said_or_left_out(run: Path) -> None:

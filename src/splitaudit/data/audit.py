@@ -97,4 +97,5 @@ def _describe(images: ImageSet) -> dict[str, Any]:
         "shape": list(images.shape),
         "classes": len(images.classes),
         "notes": list(images.notes),
+        "digest": images.digest,
     }

@@ -1,6 +1,8 @@
 """A set of images, whole in memory, and how it is adapted to what a model takes."""
 
+import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,6 +34,15 @@ class ImageSet:
         """(C, H, W) of every image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of images and labels, in their order: what lies under a name may change, this tells."""
+        content = hashlib.blake2b(repr(tuple(self.images.shape)).encode(), digest_size=16)
+        for part in (self.images, self.labels):
+            if part is not None:
+                content.update(part.contiguous().numpy().data)
+        return content.hexdigest()
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """A copy of the images at `indices` (int64, any order), with their labels."""

@@ -1,6 +1,7 @@
 """Which client holds which training images, and which are left to the attacker: index arrays, no copies."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,15 +56,15 @@ def partition_clients(labels: Tensor, config: DataConfig, seed: int) -> Partitio
 def attacker_subset(available: int, wanted: int, source: str, seed: int, setting: str = "attacker.images") -> Tensor:
     """Indices (int64, `wanted`) into the `available` images of the attacker's `source`; `setting` names the count.
 
-    They are the first of one random order per source and seed: a smaller subset is part of every larger one.
-    Raises DataError if `wanted` is more than there are.
+    They are the first of one random order per seed and source, wherever that lies: a smaller subset is part of every
+    larger one. Raises DataError if `wanted` is more than there are.
     """
     if wanted > available:
         raise DataError(
             f"{setting} is {wanted}, but {source!r} offers the attacker only {available}. Lower {setting}, or name "
             "another attacker.source; where it is data.name, a lower data.client_share leaves more."
         )
-    order = torch.randperm(available, generator=derive_generator(seed, "attacker images", source))
+    order = torch.randperm(available, generator=derive_generator(seed, "attacker images", Path(source).name))
     return order[:wanted]
 
 

@@ -71,19 +71,24 @@ def open_source(source: str, root: Path | None) -> Source:
     """Find `source`, without reading its images. Raises DataError if it does not exist or cannot be had."""
     if source in EMBEDDED_SETS:
         return EMBEDDED_SETS[source]()
-    if not _is_hub(source):
-        path = Path(source).expanduser()
+    path = _local(source)
+    if path is not None:
         if path.suffix == ".npz" and path.is_file():
             return open_npz(source, path)
         if path.is_dir():
             return ImageFolder(source, path)
-        if path.suffix == ".npz" or "/" in source or "\\" in source:
-            raise DataError(f"There is no folder and no .npz file {source!r} (looked for {path.resolve()}).")
+        raise DataError(f"There is no folder and no .npz file {source!r} (looked for {path.resolve()}).")
     if root is not None:
         return _open_parquet(source, root.expanduser())
     if not _is_hub(source):
         raise DataError(_unknown(source))
     return _open_hub(source)
+
+
+def absolute_source(source: str) -> str:
+    """`source` with a local path made absolute, so that it means the same in any folder; other names as they are."""
+    path = _local(source)
+    return source if path is None else str(path.resolve())
 
 
 def same_source(one: str, other: str) -> bool:
@@ -151,6 +156,14 @@ def _open_hub(source: str) -> Source:
 def _unknown(source: str) -> str:
     known = unknown_name("data set", source, [*EMBEDDED_SETS, *HUB_SETS])
     return f"{known} Or name hub:owner/name, a folder of class folders, or an .npz file."
+
+
+def _local(source: str) -> Path | None:
+    """The folder or file that `source` names, if it names one: by its looks, or because the folder is there."""
+    if source in EMBEDDED_SETS or _is_hub(source):
+        return None
+    path = Path(source).expanduser()
+    return path if path.suffix == ".npz" or "/" in source or "\\" in source or path.is_dir() else None
 
 
 def _is_hub(source: str) -> bool:

@@ -49,12 +49,12 @@ class Outcome:
     cosine: Tensor
     """(N,): similarity of the target's o2, clean and attacked."""
     digest: str
-    """Of the images, as they were crafted."""
+    """SHA-256 of the images, as they were crafted."""
     seconds: float
 
 
 def digest(images: Tensor) -> str:
-    """A hash of images' bytes."""
+    """SHA-256 of images' bytes (N, C, H, W), whatever their memory format."""
     return hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -113,6 +113,7 @@ def summarize(outcome: Outcome, clean: Clean) -> AttackResult:
         mean_linf=float(delta.abs().amax(1).mean()),
         mean_cosine=float(outcome.cosine.mean()),
         gradient_evaluations=attack.recipe.gradient_evaluations,
+        images_sha256=outcome.digest,
         seconds=outcome.seconds,
     )
 

@@ -4,9 +4,9 @@ Accuracies are percentages, drops percentage points, `eps_pixels` the largest ch
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from splitaudit.errors import RunError
 
@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 Knowledge = Literal["none", "server", "oracle", "white-box"]
 """What crafting the perturbation takes: nothing about the model; what the server has; the true input layers, which no
 server has; the whole model."""
+
+Norm = Literal["linf", "l2"]
+EpsUnit = Literal["pixels", "standardized"]
 
 
 class _Part(BaseModel):
@@ -27,6 +30,49 @@ class TrainingResult(_Part):
     images_per_second: float
     final_loss: float
     """Mean over the last logged iterations."""
+
+
+class CandidateResult(_Part):
+    """A shape that the clients' input layers might have, as far as its alignment went."""
+
+    shape: str
+    score: float
+    """Held-out, known to the server: 0 where the statistics of its features are those recorded."""
+    steps: int
+    """Of fitting; 0 for what was solved for."""
+    seconds: float
+
+
+class AlignmentResult(_Part):
+    """The aligned server: what it recorded, and the shadow layers it made of that."""
+
+    chosen: str
+    """The shape with the lowest score."""
+    candidates: list[CandidateResult]
+    explained: float | None
+    """Share of the activations' variance that one convolution explains, from 0 to 1; None if that was not possible."""
+    recorded_samples: int
+    recorded_bytes: int
+    seconds: float
+    """Of the alignment, after the training."""
+
+
+class Diagnosis(_Part):
+    """How like the clients' input layers shadow layers are, seen through the server layers. An oracle."""
+
+    shadow: Literal["untrained", "shadow", "aligned"]
+    n: int
+    """Test images; of the Jacobians only the first few."""
+    relative_distance: float
+    """|F2(F1'(x)) - F2(F1(x))| / |F2(F1(x))|, mean over images."""
+    cosine: float
+    """Between F2(F1'(x)) and F2(F1(x)), mean over images."""
+    vjp_cosine: float
+    """Between the pixel gradients of random functionals of the features, mean over images and functionals."""
+    jvp_cosine: float
+    """Between the changes of the features along random changes of the pixels."""
+    subspace_overlap: float
+    """Of the pixel directions to which the features are most sensitive: 0 for orthogonal ones, 1 for the same."""
 
 
 class CleanResult(_Part):
@@ -62,6 +108,9 @@ class AttackResult(_Part):
     """Mean cosine similarity between the target's o2 of the clean and of the attacked image."""
     gradient_evaluations: int
     """Per image."""
+    images_sha256: str
+    """SHA-256 of the adversarial images' bytes (float32, NCHW): who crafts them again can tell whether they are the
+    same."""
     seconds: float
 
 
@@ -93,19 +142,33 @@ class WorstCase(_Part):
 
 
 class Curve(_Part):
-    """Accuracy against the budget."""
+    """Accuracy against the budget. The lists have one entry for each budget."""
 
     attack: str
     knowledge: Knowledge
     n: int
+    norm: Norm
+    eps_unit: EpsUnit
+    eps: list[float]
+    """The budgets, in this norm and unit."""
     eps_pixels: list[float]
+    """The largest change of a pixel that each allows: at most 1, which an L2 budget may allow long before it ends."""
     accuracy: list[float]
     accuracy_ci95: list[tuple[float, float]]
     accuracy_8bit: list[float]
     """After rounding the attacked images to 8 bits."""
+    accuracy_8bit_ci95: list[tuple[float, float]]
     area: float
     """Mean accuracy over the budgets (the area under the curve, divided by its width)."""
     area_ci95: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _one_entry_for_each_budget(self) -> Self:
+        lists = {name: len(value) for name, value in self if isinstance(value, list)}
+        if len(set(lists.values())) > 1:
+            sizes = ", ".join(f"{name} {size}" for name, size in lists.items())
+            raise ValueError(f"the curve of {self.attack!r} has lists of different lengths: {sizes}")
+        return self
 
 
 class Check(_Part):
@@ -124,6 +187,9 @@ class Result(_Part):
     training: TrainingResult
     clean: CleanResult
     attacks: list[AttackResult]
+    alignment: AlignmentResult | None = None
+    """None for an honest server."""
+    diagnoses: list[Diagnosis] = []
     worst_cases: list[WorstCase] = []
     comparisons: list[Comparison] = []
     curves: list[Curve] = []
@@ -149,4 +215,7 @@ def read_result(path: Path) -> Result:
             f"No {path.name} in {path.parent}: the run is not finished. Run the same command again."
         ) from None
     except ValueError as error:
-        raise RunError(f"{path} is not a result of schema version {SCHEMA_VERSION}: {error}") from None
+        raise RunError(
+            f"{path} is not a result of schema version {SCHEMA_VERSION} as this version of SplitAudit writes it. "
+            f"Remove it and run the same command again: the trained model is kept, and judged anew. {error}"
+        ) from None

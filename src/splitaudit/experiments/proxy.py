@@ -15,6 +15,7 @@ from safetensors.torch import save as save_tensors
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData, Partition, attacker_subset
 from splitaudit.errors import ConfigError
+from splitaudit.experiments.digests import file_digest
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.store import write_whole
 from splitaudit.learning.session import Session
@@ -56,12 +57,24 @@ def obtain_proxy(
     return model
 
 
+def proxy_digest(config: RunConfig) -> str:
+    """A hash of `proxy.file`, by which it is known wherever it lies; empty without one.
+
+    Raises ConfigError if it cannot be read.
+    """
+    path = config.proxy.file
+    try:
+        return "" if path is None else file_digest(path)
+    except OSError as error:
+        raise ConfigError(f"proxy.file: {path} cannot be read as a proxy model: {error}") from None
+
+
 def _traits(config: RunConfig, data: AuditData, images: int) -> dict[str, str]:
     return {
         "model": f"{config.model.name or config.model.module}, width {config.model.width}",
         "image_shape": "x".join(map(str, data.train.shape)),
         "classes": str(len(data.train.classes)),
-        "data": f"{config.data.name}, seed {config.runtime.seed}, client share {config.data.client_share}",
+        "data": f"digest {data.train.digest}, seed {config.runtime.seed}, client share {config.data.client_share}",
         "labelled_images": str(images),
         "iterations": str(config.proxy.iterations),
     }

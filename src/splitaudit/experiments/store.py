@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,11 @@ class RunFolder:
     def config_file(self) -> Path:
         """The complete config, as resolved."""
         return self.path / "config.yaml"
+
+    @property
+    def digests(self) -> Path:
+        """Of what the run was begun with besides its config, see `experiments.digests`."""
+        return self.path / "data.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -80,11 +85,29 @@ class RunFolder:
         ):
             raise RunError(f"{self.path} is not a run folder and not empty: choose another --out.")
 
-    def take(self, config: RunConfig) -> None:
-        """Make the folder this config's. Raises RunError if it cannot be written."""
+    def check_content(self, digests: dict[str, str], *, besides: Collection[str] = ()) -> None:
+        """Raise RunError if the run was begun with something else than what has these digests, `besides` left aside."""
+        if not self.digests.exists():
+            return
+        try:
+            begun: dict[str, str] = dict(json.loads(self.digests.read_text(encoding="utf-8")))
+        except ValueError:
+            raise RunError(f"{self.digests} is damaged: remove the folder and run again.") from None
+        changed = [
+            name for name in {**begun, **digests} if name not in besides and begun.get(name) != digests.get(name)
+        ]
+        if changed:
+            raise RunError(
+                f"{self.path} was begun with other content of: {', '.join(changed)}. Bring that back (data.root and "
+                "model.root say where it is looked for), or start a new run with another --out."
+            )
+
+    def take(self, config: RunConfig, digests: dict[str, str]) -> None:
+        """Make the folder this config's, on what has these digests. Raises RunError if it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.config_file, config.to_yaml().encode())
+            write_whole(self.digests, json.dumps(digests, indent=2).encode())
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error.strerror}. Choose another --out.") from None
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -31,29 +32,52 @@ def build_user_model(reference: str, *, num_classes: int, channels: int) -> nn.M
     return model
 
 
-def _import_factory(reference: str) -> Any:
-    module_name, colon, factory_name = reference.partition(":")
-    if not (module_name and colon and factory_name):
+def import_user_module(reference: str, root: Path | None = None) -> ModuleType:
+    """The module of `package.module:factory`: from `root` if given, else from the current folder or installed.
+
+    Once imported, it is what `build_user_model` uses, wherever that is called. Raises ModelError if it cannot be
+    imported, or if Python already has another module of that name.
+    """
+    name, colon, factory = reference.partition(":")
+    if not (name and colon and factory):
         raise ModelError(f"model.module {reference!r} must read package.module:factory, such as my_models:build.")
+    folder = Path.cwd() if root is None else root.resolve()
     try:
-        with _importable_current_directory():
-            module = importlib.import_module(module_name)
+        with _importable(folder):
+            module = importlib.import_module(name)
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
-            f"model.module {reference!r}: importing {module_name!r} failed: "
-            f"{type(error).__name__}: {first_line(error)} It is looked for among the installed packages and "
-            f"in {Path.cwd()}."
+            f"model.module {reference!r}: importing {name!r} failed: {type(error).__name__}: {first_line(error)} "
+            f"It is looked for in {folder} and among the installed packages; set model.root to look elsewhere."
         ) from error
-    if not callable(getattr(module, factory_name, None)):
-        raise ModelError(f"model.module {reference!r}: {module_name!r} has no function or class {factory_name!r}.")
-    return getattr(module, factory_name)
+    file = source_file(module)
+    if root is not None and (file is None or folder not in {parent.resolve() for parent in file.parents}):
+        raise ModelError(
+            f"model.module {reference!r}: Python already has another module {name!r} ({file or 'built in'}) than that "
+            f"in {folder}: give yours another name."
+        )
+    return module
+
+
+def source_file(module: ModuleType) -> Path | None:
+    """The file that a module was read from, if it was read from one."""
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file).absolute()
+
+
+def _import_factory(reference: str) -> Any:
+    module = import_user_module(reference)
+    factory = reference.partition(":")[2]
+    if not callable(getattr(module, factory, None)):
+        raise ModelError(f"model.module {reference!r}: {module.__name__!r} has no function or class {factory!r}.")
+    return getattr(module, factory)
 
 
 @contextmanager
-def _importable_current_directory() -> Iterator[None]:
-    directory = str(Path.cwd())
-    sys.path.insert(0, directory)
+def _importable(folder: Path) -> Iterator[None]:
+    path = str(folder)
+    sys.path.insert(0, path)
     try:
         yield
     finally:
-        sys.path.remove(directory)
+        sys.path.remove(path)

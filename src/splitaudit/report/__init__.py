@@ -1,5 +1,6 @@
-"""A finished run as one self-contained HTML page. Reads nothing but the files of the run's folder."""
+"""Finished runs as self-contained HTML pages. Reads nothing but the files of their folders."""
 
 from splitaudit.report.page import render_report, write_report
+from splitaudit.report.seeds_page import render_seeds_report, write_seeds_report
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["render_report", "render_seeds_report", "write_report", "write_seeds_report"]

@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitaudit.errors import RunError
 from splitaudit.evaluation.result import AttackResult, Curve, Knowledge
 from splitaudit.report.figures import Figure, axis, layout
 from splitaudit.report.levels import by_knowledge
@@ -22,12 +21,28 @@ LETTERS = 34
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What a chart's budgets are counted in."""
+
+    axis: str
+    after: str
+    """Behind a number."""
+    places: int = 2
+
+
+PIXELS = Unit("largest change of a pixel, of 255", "of 255")
+L2 = Unit("L2 norm of the change", "in L2 norm", places=3)
+L2_STANDARDIZED = Unit("L2 norm of the change of the standardised image", "in L2 norm, standardised", places=3)
+
+
+@dataclass(frozen=True)
 class Point:
     eps: float
-    """In 255ths."""
+    """In the chart's unit."""
     accuracy: float
     ci95: tuple[float, float]
     accuracy_8bit: float
+    ci95_8bit: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -52,11 +67,23 @@ class Line:
         return {point.eps: point for point in self.points}
 
 
-def make_lines(curves: Sequence[Curve], attacks: Sequence[AttackResult]) -> list[Line]:
-    """The lines, by level of knowledge. The first of a level has the level's colour, as in the ladder.
+def unit_of(curves: Sequence[Curve]) -> Unit:
+    """The unit of one audit's curves: they all have the norm and unit of its config."""
+    if not curves or curves[0].norm == "linf":
+        return PIXELS
+    return L2 if curves[0].eps_unit == "pixels" else L2_STANDARDIZED
 
-    Raises RunError for a curve whose lists differ in length.
-    """
+
+def own_budget(attacks: Sequence[AttackResult], eps: float | None, unit: Unit) -> float | None:
+    """The budget of the audit's own attacks, in the unit of its curves; `eps` is its config's. None if they differ."""
+    if unit is not PIXELS:
+        return eps
+    budgets = {255 * attack.eps_pixels for attack in attacks}
+    return budgets.pop() if len(budgets) == 1 else None
+
+
+def make_lines(curves: Sequence[Curve], attacks: Sequence[AttackResult]) -> list[Line]:
+    """The lines, by level of knowledge. The first of a level has the level's colour, as in the ladder."""
     titles = {attack.name: attack.title for attack in attacks}
     levels: set[Knowledge] = set()
     lines: list[Line] = []
@@ -77,51 +104,47 @@ def make_lines(curves: Sequence[Curve], attacks: Sequence[AttackResult]) -> list
 
 
 def budgets(lines: Sequence[Line]) -> list[float]:
-    """Every budget of the lines, in 255ths, rising."""
+    """Every budget of the lines, rising."""
     return sorted({point.eps for line in lines for point in line.points})
 
 
-def eps_figure(lines: Sequence[Line], attacks: Sequence[AttackResult]) -> Figure:
-    """All bands, and the lines above them; the budget of the attacks is marked if it is the same for all.
+def eps_figure(lines: Sequence[Line], unit: Unit, own: float | None) -> Figure:
+    """All bands, and the lines above them; the budget of the audit's `own` attacks is marked.
 
     Budgets lie at their square roots: on a linear axis all but the largest, which nobody attacks with, would huddle
     at its left end. Traces carry their line's number as `legendgroup`, by which `charts.js` shows and hides them.
     """
     ticks = budgets(lines)
     right = math.sqrt(max(ticks, default=1.0)) or 1.0
-    marked = {255 * attack.eps_pixels for attack in attacks}
-    marks = [eps for eps in marked if len(marked) == 1 and 0 < eps <= right**2]
+    marks = [own] if own is not None and 0 < own <= right**2 else []
     return {
         "data": [
-            {"legendgroup": str(number), **draw(line)} for draw in (_band, _line) for number, line in enumerate(lines)
+            *({"legendgroup": str(number), **_band(line)} for number, line in enumerate(lines)),
+            *({"legendgroup": str(number), **_line(line, unit)} for number, line in enumerate(lines)),
         ],
         "layout": layout(
             height=HEIGHT,
             margin={"l": 46, "r": 10, "t": 26, "b": 46},
             hovermode="closest",
             xaxis=axis(
-                title={"text": "Budget: largest change of a pixel, of 255", "standoff": 8},
+                title={"text": f"Budget: {unit.axis}", "standoff": 8},
                 tickvals=[math.sqrt(eps) for eps in ticks],
-                ticktext=[plain(eps) for eps in ticks],
+                ticktext=[plain(eps, unit.places) for eps in ticks],
                 range=[-0.02 * right, 1.02 * right],
                 showgrid=False,
             ),
             yaxis=axis(title={}, range=[-2, 102], dtick=20, ticksuffix="%"),
             shapes=[_mark(eps) for eps in marks],
-            annotations=[_caption(eps, right) for eps in marks],
+            annotations=[_caption(eps, right, unit) for eps in marks],
         ),
     }
 
 
 def _points(curve: Curve) -> list[Point]:
     """Those that can be drawn."""
-    columns = zip(curve.eps_pixels, curve.accuracy, curve.accuracy_ci95, curve.accuracy_8bit, strict=True)
-    try:
-        points = [Point(255 * eps, accuracy, ci95, rounded) for eps, accuracy, ci95, rounded in columns]
-    except ValueError:
-        raise RunError(
-            f"result.json: the curve of {curve.attack!r} has more figures of one kind than another."
-        ) from None
+    budgets = curve.eps if curve.norm == "l2" else [255 * eps for eps in curve.eps_pixels]
+    rounded = (curve.accuracy_8bit, curve.accuracy_8bit_ci95)
+    points = [Point(*figures) for figures in zip(budgets, curve.accuracy, curve.accuracy_ci95, *rounded, strict=True)]
     return [point for point in points if point.eps >= 0 and math.isfinite(point.eps) and math.isfinite(point.accuracy)]
 
 
@@ -141,7 +164,7 @@ def _band(line: Line) -> Figure:
     }
 
 
-def _line(line: Line) -> Figure:
+def _line(line: Line, unit: Unit) -> Figure:
     title = "<br>".join(map(html.escape, textwrap.wrap(line.title, LETTERS)))
     return {
         "type": "scatter",
@@ -151,9 +174,9 @@ def _line(line: Line) -> Figure:
         "line": {"color": line.colour, "width": 2, "dash": line.dash},
         "marker": {"color": line.colour, "size": 6},
         "hovertext": [
-            f"<b>{title}</b><br>budget {plain(point.eps)} of 255<br>"
+            f"<b>{title}</b><br>budget {plain(point.eps, unit.places)} {unit.after}<br>"
             f"accuracy {decimal(point.accuracy)}% ({interval(point.ci95)})<br>"
-            f"rounded to 8 bits {decimal(point.accuracy_8bit)}%"
+            f"rounded to 8 bits {decimal(point.accuracy_8bit)}% ({interval(point.ci95_8bit)})"
             for point in line.points
         ],
         "hoverinfo": "text",
@@ -173,9 +196,9 @@ def _mark(eps: float) -> Figure:
     }
 
 
-def _caption(eps: float, right: float) -> Figure:
+def _caption(eps: float, right: float, unit: Unit) -> Figure:
     return {
-        "text": f"this audit: {plain(eps)}",
+        "text": f"this audit: {plain(eps, unit.places)}",
         "x": math.sqrt(eps),
         "xanchor": "left" if math.sqrt(eps) < right / 2 else "right",
         "yref": "paper",

@@ -10,7 +10,7 @@ from typing import get_args
 
 from splitaudit.evaluation.result import AttackResult, Knowledge
 from splitaudit.report.figures import Figure, axis, layout
-from splitaudit.report.levels import is_floor
+from splitaudit.report.levels import is_floor, worst_of_server
 from splitaudit.report.numbers import decimal, interval
 
 # In CSS pixels, which the chart's vertical axis counts in, from the top.
@@ -36,13 +36,13 @@ class Rung:
 
 
 def ladder_figure(attacks: Sequence[AttackResult]) -> Figure:
-    """A bar with its interval for each attack, in the order given.
+    """A bar with its interval for each attack, in the order given; the title of the server's strongest is bold.
 
     The noise floor's interval is shaded behind every bar: an attack that stays inside it has found nothing.
     """
     shown = [attack for attack in attacks if math.isfinite(attack.accuracy_drop)]
     rungs, height = _place(shown)
-    floors = [attack for attack in shown if is_floor(attack)]
+    floors, worst = [attack for attack in shown if is_floor(attack)], worst_of_server(shown)
     bounds = [bound for attack in shown for bound in attack.accuracy_drop_ci95]
     low, high = min([0.0, *bounds]), max([1.0, *bounds])
     return {
@@ -62,7 +62,7 @@ def ladder_figure(attacks: Sequence[AttackResult]) -> Figure:
             ),
             yaxis=axis(title={}, visible=False, range=[height, 0]),
             shapes=[shape for rung in rungs for shape in (*_floors(rung, floors), _zero(rung))],
-            annotations=[note for rung in rungs for note in _texts(rung)],
+            annotations=[note for rung in rungs for note in _texts(rung, bold=rung.attack is worst)],
         ),
     }
 
@@ -116,9 +116,10 @@ def _bars(knowledge: Knowledge, rungs: Sequence[Rung]) -> Figure:
     }
 
 
-def _texts(rung: Rung) -> list[Figure]:
+def _texts(rung: Rung, *, bold: bool) -> list[Figure]:
     """The attack's title and knowledge above its bar, and the drop where the interval ends."""
     attack = rung.attack
+    heading = "<br>".join(map(html.escape, rung.lines))
     tag = f'<span style="color:var(--{attack.knowledge})">{attack.knowledge}</span>'
     note = {"xanchor": "left", "align": "left", "showarrow": False, "borderpad": 0}
     title = {
@@ -127,7 +128,7 @@ def _texts(rung: Rung) -> list[Figure]:
         "xshift": -MARGINS["l"],
         "y": rung.middle - STRIP / 2 - 1,
         "yanchor": "bottom",
-        "text": f"{'<br>'.join(map(html.escape, rung.lines))} · {tag}",
+        "text": f"{f'<b>{heading}</b>' if bold else heading} · {tag}",
     }
     drop = {
         "x": attack.accuracy_drop_ci95[1],

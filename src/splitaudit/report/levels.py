@@ -20,6 +20,11 @@ def by_knowledge(items: Iterable[K]) -> list[K]:
     return sorted(items, key=lambda item: get_args(Knowledge).index(item.knowledge))
 
 
+def as_ladder(attacks: Iterable[AttackResult]) -> list[AttackResult]:
+    """From the least knowledge to the most; within a level from the weakest attack to the strongest."""
+    return by_knowledge(sorted(attacks, key=lambda attack: attack.accuracy_drop))
+
+
 def is_floor(attack: AttackResult) -> bool:
     """Whether it is mere noise: it knows nothing of the model, and no gradient led it.
 

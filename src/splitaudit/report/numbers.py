@@ -11,9 +11,9 @@ def decimal(value: float, places: int = 1) -> str:
     return text.replace("-", "−")
 
 
-def plain(value: float) -> str:
-    """With two decimals at most: `8`, `25.5`, `0.25`."""
-    text = decimal(value, 2)
+def plain(value: float, places: int = 2) -> str:
+    """With so many decimals at most: `8`, `25.5`, `0.25`."""
+    text = decimal(value, places)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
