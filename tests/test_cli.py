@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from splitaudit import cli
@@ -49,6 +50,7 @@ def good(num_classes, channels):
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder with a module of models."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "usermodels", raising=False)  # of an earlier test
     (tmp_path / "usermodels.py").write_text(USER_MODELS)
     return tmp_path
 
@@ -178,6 +180,40 @@ def test_own_model_from_the_working_folder(
         assert splitaudit("run", "demo", "--out", out, *sets(*SMALL, *own, *ends), monkeypatch=monkeypatch) == 0, (
             capsys.readouterr().err
         )
+
+
+def test_a_run_can_be_attacked_from_another_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The module beside the config file, and images named by relative paths, are found again."""
+    project = here / "project"
+    project.mkdir()
+    (here / "usermodels.py").rename(project / "usermodels.py")
+    (project / "mine.yaml").write_text(
+        "data: {name: project/scans.npz}\n"
+        "model: {module: 'usermodels:good', input_end: '1', server_end: '3'}\n"
+        "attacker: {source: patches}\n"
+    )
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8), dtype=np.uint8)
+    np.savez(project / "scans.npz", images=images, labels=np.arange(300) % 3)
+    small = [override for override in SMALL if not override.startswith("model.")]
+    code = splitaudit("run", "project/mine.yaml", "--out", "run", *sets(*small), monkeypatch=monkeypatch)
+    assert code == 0, capsys.readouterr().err
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    monkeypatch.delitem(sys.modules, "usermodels")
+    code = splitaudit("attack", str(here / "run"), "--attacks", "fgsm", monkeypatch=monkeypatch)
+    assert code == 0, capsys.readouterr().err
+
+
+def test_seeds_end_with_a_report(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = splitaudit("run", "demo", "--seeds", "2", "--out", "seeds", *sets(*SMALL), monkeypatch=monkeypatch)
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert "report:  seeds/report.html" in told.out
+    assert (here / "seeds" / "report.html").is_file()
 
 
 def test_config_file_in_another_encoding(

@@ -17,7 +17,7 @@ from splitaudit.errors import SplitAuditError
 # The commands import what computes when they need it: `--help` and bad input should answer at once.
 if TYPE_CHECKING:
     from splitaudit.evaluation.result import Result
-    from splitaudit.experiments.seeds import SeedsResult
+    from splitaudit.evaluation.seeds import SeedsResult
 
 app = typer.Typer(
     add_completion=False,
@@ -155,7 +155,7 @@ def _show_result(result: "Result", path: Path) -> None:
 
 
 def _show_seeds(summary: "SeedsResult", path: Path) -> None:
-    accuracies = ", ".join(f"{accuracy:.1f}" for accuracy in summary.clean_accuracies)
+    accuracies = ", ".join(f"{accuracy:.1f}" for accuracy in summary.clean.accuracies)
     table = Table(title=f"Accuracy drop over {len(summary.seeds)} training seeds (clean: {accuracies})")
     for column in ("attack", "knows"):
         table.add_column(column, no_wrap=True)
@@ -165,6 +165,7 @@ def _show_seeds(summary: "SeedsResult", path: Path) -> None:
         both = (f"{low:.1f} to {high:.1f}" for low, high in (row.seeds_ci95, row.seeds_and_images_ci95))
         table.add_row(row.name, row.knowledge, f"{row.mean:.1f}", f"{row.spread:.1f}", *both)
     Console(width=None if sys.stdout.isatty() else 100).print(table)
+    typer.echo(f"report:  {path / 'report.html'}")
     typer.echo(f"results: {path / 'seeds.json'}, and each run in a folder beside it")
 
 

@@ -83,6 +83,8 @@ class ModelConfig(_Section):
     """A model of the zoo (`splitaudit cuts` lists them)."""
     module: str | None = None
     """`package.module:factory` of a model of your own, called as `factory(num_classes=..., channels=...)`."""
+    root: Path | None = None
+    """Folder that `module` lies in; by default the config file's or the current one, if it is in either."""
     width: PositiveInt | None = None
     """Base width of the models that have one; the model's own by default."""
     input_end: str = "depth1"
@@ -124,17 +126,52 @@ class TrainingConfig(_Section):
 
 
 class AdversaryConfig(_Section):
-    """What the server does during training (Algorithm 1 of the paper for `sladv`)."""
+    """What the server does during training. Unless it is honest, it also records what reaches it, and aligns shadow
+    layers to that afterwards (`alignment`)."""
 
-    kind: Literal["honest", "sladv"] = "sladv"
-    alpha: NonNegativeFloat = Field(1.0, allow_inf_nan=False)
-    """Similarity weight: how strongly the server pulls the clients' activations towards its shadow's."""
+    kind: Literal["honest", "sladv", "aligned"] = "sladv"
+    """`sladv`: trains a shadow beside the model and tampers (Algorithm 1 of the paper). `aligned`: records only."""
+    alpha: NonNegativeFloat | None = Field(None, allow_inf_nan=False)
+    """Similarity weight: how strongly the server pulls the clients' activations towards its shadow's. By default 1 for
+    `sladv` and 0 for `aligned`, which with more than 0 does as `sladv` does."""
+    recorded_batches: PositiveInt = 16
+    """How many of the last batches of activations the server keeps."""
     similarity: Literal["mse", "l2", "frobenius"] = "mse"
     shadow: Literal["residual", "single", "multi", "none"] = "residual"
     shadow_blocks: PositiveInt = 2
     """Residual blocks of the shadow `multi`."""
     learning_rate: PositiveFloat = 0.01
     momentum: float = Field(0.0, ge=0, lt=1)
+
+    def derived(self) -> dict[str, Any]:
+        """The defaults of what was not set: they follow from the other settings."""
+        return {"alpha": 1.0 if self.kind == "sladv" else 0.0}
+
+    @property
+    def trains_shadow(self) -> bool:
+        """Whether the server trains the published shadow beside the model; of a resolved config."""
+        return self.kind == "sladv" or (self.kind == "aligned" and self.alpha != 0)
+
+
+AlignmentObjective = Literal["moments", "batch_norm", "mmd", "discriminator"]
+Candidate = Literal["linear", "single", "single-5x5", "residual", "residual-5x5", "plain", "multi"]
+
+
+class AlignmentConfig(_Section):
+    """The aligned shadow: fitted after the training to what the server recorded, whatever it did in between."""
+
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = ("linear", "residual", "residual-5x5", "multi")
+    """Shapes that the clients' input layers might have. `linear` is solved for and taken if it explains the recording;
+    the others are fitted, the worse half dropped again and again."""
+    objectives: Annotated[dict[AlignmentObjective, PositiveFloat], Field(min_length=1)] = {"moments": 1.0}
+    """What a fit minimises, with weights."""
+    stages: PositiveInt = 4
+    """After how many stages of the server layers features are compared, besides the cut."""
+    steps: PositiveInt = 400
+    """At most so many for the candidate that is fitted longest; a fit stops when its held-out score does not
+    improve."""
+    batch_size: int = Field(128, ge=4)
+    learning_rate: PositiveFloat = 0.003
 
 
 class AttackConfig(_Section):
@@ -147,9 +184,19 @@ class AttackConfig(_Section):
     steps: PositiveInt = 10
     step_size: Amount | None = None
     """In the unit of eps; 2.5 eps / steps, and never more than eps, by default."""
-    start: Literal["gaussian", "uniform", "zero"] = "gaussian"
+    start: Literal["gaussian", "uniform", "zero", "power"] = "gaussian"
+    """`power` turns a gaussian start to where the objective curves most; it takes one gradient evaluation."""
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Stages of the server layers whose features label-free attacks change, all at once: their losses are added. By
+    default the last one, whose features are `o2`, alone. Names as `splitaudit cuts` prints them."""
     update: Literal["sign", "raw", "l2"] | None = None
     """What a step makes of the gradient; by default steepest ascent in the norm: `sign` for linf, `l2` for l2."""
+
+    @model_validator(mode="after")
+    def _each_layer_once(self) -> Self:
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers must name each stage once, unlike {', '.join(self.layers)}")
+        return self
 
     def derived(self) -> dict[str, Any]:
         """The defaults of what was not set: they follow from the other settings."""
@@ -215,6 +262,15 @@ class RuntimeConfig(_Section):
     """How much training a kill may cost; 0 saves after every logged row (10 iterations, or a splitfed round)."""
 
 
+_NO_PART_OF_A_RUN = {
+    "data": {"root"},
+    "model": {"root"},
+    "proxy": {"file"},
+    "runtime": {"checkpoint_seconds", "threads"},
+}
+"""Where things lie (what they are is told by their digests), how often a run is saved, how many threads compute it."""
+
+
 class RunConfig(_Section):
     """One run, whole: what `config.yaml` of a run folder holds."""
 
@@ -223,6 +279,7 @@ class RunConfig(_Section):
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
     adversary: AdversaryConfig = AdversaryConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
     attack: AttackConfig = AttackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     proxy: ProxyConfig = ProxyConfig()
@@ -248,22 +305,18 @@ class RunConfig(_Section):
         return cautions
 
     def fingerprint(self) -> str:
-        """A hash of every setting that tells one run from another: not where the data lies, how often the run is saved,
-        nor how many threads compute it."""
-        settings = self.model_dump(
-            mode="json", exclude={"data": {"root"}, "runtime": {"checkpoint_seconds", "threads"}}
-        )
+        """A hash of every setting that tells one run from another."""
+        settings = self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN)
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
-        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        ignored = {("data", "root"), ("runtime", "checkpoint_seconds"), ("runtime", "threads")}
+        mine, theirs = (config.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN) for config in (self, other))
         return [
             f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
             for section, values in mine.items()
             for key, value in values.items()
-            if value != theirs[section][key] and (section, key) not in ignored
+            if value != theirs[section][key]
         ]
 
 
@@ -300,14 +353,15 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     settings = _parse_yaml(text, source)
     for override in overrides:
         _override(settings, override)
-    return parse_config(settings, source)
+    config = parse_config(settings, source)
+    return _with_module_root(config, [path.parent, Path.cwd()] if path.is_file() else [Path.cwd()])
 
 
 def override_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """A config with `a.b=value` overrides. What was derived from an overridden setting is derived anew."""
     settings = config.model_dump(mode="json")
-    derived = config.attack.derived()
-    settings["attack"] |= {key: None for key, value in derived.items() if getattr(config.attack, key) == value}
+    for name, section in (("adversary", config.adversary), ("attack", config.attack)):
+        settings[name] |= {key: None for key, value in section.derived().items() if getattr(section, key) == value}
     if config.evaluation.eps_grid == config.attack.derived_grid():
         settings["evaluation"]["eps_grid"] = None
     for override in overrides:
@@ -322,6 +376,16 @@ def parse_config(settings: dict[str, Any], source: str) -> RunConfig:
     except ValidationError as error:
         problems = "\n".join(f"  {_problem(dict(detail))}" for detail in error.errors())
         raise ConfigError(f"Config {source} is not valid:\n{problems}") from None
+
+
+def _with_module_root(config: RunConfig, folders: Sequence[Path]) -> RunConfig:
+    """Note which of the folders holds the user's own module, if any does: the run may go on from elsewhere."""
+    if config.model.module is None or config.model.root is not None:
+        return config
+    name = config.model.module.partition(":")[0].replace(".", "/")
+    files = (f"{name}.py", f"{name}/__init__.py")
+    root = next((folder for folder in folders if any((folder / file).is_file() for file in files)), None)
+    return config.model_copy(update={"model": config.model.model_copy(update={"root": root})})
 
 
 def _parse_yaml(text: str, source: str) -> dict[str, Any]:

@@ -4,14 +4,18 @@ import os
 import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 import splitaudit
-from splitaudit.config import RunConfig
+from splitaudit.config import AdversaryConfig, AttackConfig, RunConfig
+from splitaudit.data.sources import absolute_source
 from splitaudit.errors import ConfigError
+
+Section = TypeVar("Section", AdversaryConfig, AttackConfig)
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Runtime:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Replace every `auto` by what this machine has, and every default that depends on another setting by its value.
+    """Replace every `auto` by what this machine has, every default that depends on another setting by its value, and
+    every path relative to the current directory by an absolute one.
 
     Raises ConfigError when the device asked for is not there.
     """
@@ -53,14 +58,20 @@ def resolve(config: RunConfig) -> RunConfig:
         precision = "bf16" if _has_fast_bf16(device) else "float32"
     threads = config.runtime.threads or torch.get_num_threads()
     runtime = config.runtime.model_copy(update={"device": str(device), "precision": precision, "threads": threads})
-    open_settings = {
-        key: value for key, value in config.attack.derived().items() if getattr(config.attack, key) is None
-    }
-    attack = config.attack.model_copy(update=open_settings)
+    adversary, attack = (_with_derived(config.adversary), _with_derived(config.attack))
     evaluation = config.evaluation
     if evaluation.eps_grid is None:
         evaluation = evaluation.model_copy(update={"eps_grid": attack.derived_grid()})
-    return config.model_copy(update={"runtime": runtime, "attack": attack, "evaluation": evaluation})
+    return _with_absolute_paths(
+        config.model_copy(
+            update={"runtime": runtime, "adversary": adversary, "attack": attack, "evaluation": evaluation}
+        )
+    )
+
+
+def _with_derived(section: Section) -> Section:
+    open_settings = {key: value for key, value in section.derived().items() if getattr(section, key) is None}
+    return section.model_copy(update=open_settings)
 
 
 def start_runtime(config: RunConfig) -> Runtime:
@@ -84,6 +95,20 @@ def describe_environment() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().resolve()
+
+    updates: dict[str, dict[str, Any]] = {
+        "data": {"name": absolute_source(config.data.name), "root": absolute(config.data.root)},
+        "attacker": {"source": absolute_source(config.attacker.source)},
+        "model": {"root": absolute(config.model.root)},
+        "proxy": {"file": absolute(config.proxy.file)},
+    }
+    sections = {name: getattr(config, name).model_copy(update=update) for name, update in updates.items()}
+    return config.model_copy(update=sections)
 
 
 def _resolve_device(name: str) -> torch.device:

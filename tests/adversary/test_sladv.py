@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 import pytest
 import torch
@@ -12,7 +10,8 @@ from torch import Tensor, nn
 from splitaudit.adversary import make_adversary
 from splitaudit.adversary.similarity import SIMILARITIES
 from splitaudit.learning.server import ServerView
-from splitaudit.runtime import Runtime, start_runtime
+from splitaudit.runtime import start_runtime
+from tests.adversary.reach import assert_nothing_of_the_clients, reachable
 from tests.conftest import small_config, small_parts
 
 
@@ -121,28 +120,6 @@ def test_view_has_nothing_but_what_reached_the_server() -> None:
             assert not tensor.requires_grad, name
 
 
-def _reachable(root: object) -> Iterator[object]:
-    """Everything that can be had from an object through attributes and containers, without going through code."""
-    seen: dict[int, object] = {}
-    stack = [root]
-    while stack:
-        item = stack.pop()
-        if id(item) in seen or isinstance(item, type | ModuleType | FunctionType | BuiltinFunctionType | str | int):
-            continue
-        seen[id(item)] = item
-        yield item
-        if isinstance(item, MethodType):
-            stack.append(item.__self__)
-        elif isinstance(item, dict):
-            stack += [*item.keys(), *item.values()]
-        elif isinstance(item, list | tuple | set | frozenset):
-            stack += item
-        stack += getattr(item, "__dict__", {}).values()
-        stack += [getattr(item, slot) for slot in getattr(type(item), "__slots__", ()) if hasattr(item, slot)]
-        if isinstance(item, Tensor) and item.grad_fn is not None:
-            stack += [function for function, _ in item.grad_fn.next_functions]
-
-
 @pytest.mark.parametrize("topology", ["u_shaped", "vanilla"])
 def test_nothing_of_the_clients_can_be_reached_from_a_view(topology: str) -> None:
     """Neither parameters of F1 and F3, nor the clients' images and labels, by any path of attributes."""
@@ -154,20 +131,10 @@ def test_nothing_of_the_clients_can_be_reached_from_a_view(topology: str) -> Non
     adversary.respond = lambda view: views.append(view) or respond(view)  # type: ignore[method-assign, func-returns-value]
     list(parts.session.rounds())
     del adversary.respond  # the spy closes over this test's own variables
-    secrets = [*parts.model.F1.parameters(), *parts.model.F3.parameters()]
-    secrets += [
-        parts.data.train.images,
-        parts.data.test.images,
-        parts.data.train.labels,
-        parts.data.test.labels,
-    ]
-    storages = {tensor.untyped_storage().data_ptr() for tensor in secrets}
-    everything = [*_reachable(views[0]), *_reachable((adversary.shadow, vars(adversary)))]
-    reached = [item for item in everything if isinstance(item, Tensor)]
-    assert any(item is parameter for item in reached for parameter in parts.model.F2.parameters()), "the walk is blind"
-    assert not [item.shape for item in reached if item.untyped_storage().data_ptr() in storages]
-    # From the run's seed, the clients' initial layers and batches could be computed.
-    assert parts.runtime.seed not in {item.seed for item in everything if isinstance(item, Runtime)}
+    everything = (views[0], adversary.shadow, vars(adversary))
+    own = [item for item in reachable(everything) if isinstance(item, Tensor)]
+    assert any(item is parameter for item in own for parameter in parts.model.F2.parameters()), "the walk is blind"
+    assert_nothing_of_the_clients(everything, parts)
 
 
 def test_honest_server_has_no_adversary() -> None:

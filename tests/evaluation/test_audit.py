@@ -1,9 +1,11 @@
 """The audit: its figures against counting by hand, its checks against what they should catch."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import torch
+from torch import nn
 
 from splitaudit.evaluation.attack import ANCHORS, make_attack
 from splitaudit.evaluation.audit import Audit, audit, make_budget
@@ -15,14 +17,35 @@ from tests.conftest import TRAINED, small_config
 
 
 @pytest.fixture(scope="module")
-def found(parts: Parts) -> Audit:
+def found(parts: Parts, aligned: nn.Module) -> Audit:
     """Its audit."""
-    return audit(small_config(*TRAINED), parts.target(), parts.data, list(ANCHORS), parts.runtime, lambda _text: None)
+    target = parts.target(aligned)
+    return audit(small_config(*TRAINED), target, parts.data, list(ANCHORS), parts.runtime, lambda _text: None)
 
 
 @pytest.fixture(scope="module")
 def target(parts: Parts) -> Target:
     return parts.target()
+
+
+def test_modified_and_label_free_attacks_stand_beside_the_others(parts: Parts) -> None:
+    """One row for each attack, however it was written, with what it costs."""
+    config = small_config(
+        *TRAINED, "evaluation.images=20", "evaluation.curve_images=10", "attack.layers=[block2,flatten]"
+    )
+    names = ["noise", "fda", "ila@true-input", "sladv+di+mi", "sladv+mi+di", "fda+vt@untrained"]
+    found = audit(config, parts.target(), parts.data, names, parts.runtime, lambda _text: None, curves=True)
+    assert {row.name: row.gradient_evaluations for row in found.attacks} == {
+        "noise": 0,
+        "fda": 3,
+        "ila@true-input": 6,
+        "sladv+mi+di": 3,
+        "fda+vt@untrained": 63,
+    }
+    assert [curve.attack for curve in found.curves] == [row.name for row in found.attacks]
+    against_noise = {check.name for check in found.checks if check.name.endswith("-beats-noise")}
+    assert against_noise == {"fda-beats-noise", "sladv+mi+di-beats-noise"}
+    assert len({outcome.digest for outcome in found.outcomes.values()}) == 5
 
 
 def test_counts(found: Audit, target: Target) -> None:
@@ -42,6 +65,7 @@ def test_counts(found: Audit, target: Target) -> None:
         assert row.accuracy_drop_ci95[0] <= row.accuracy_drop <= row.accuracy_drop_ci95[1]
         assert row.mean_linf <= row.eps_pixels * (1 + 1e-5)
         assert row.mean_l2 == pytest.approx((outcome.images - clean.images).flatten(1).norm(dim=1).mean().item())
+        assert row.images_sha256 == hashlib.sha256(outcome.images.contiguous().numpy().tobytes()).hexdigest()
 
 
 def test_anchors_are_ordered(found: Audit) -> None:
@@ -53,6 +77,7 @@ def test_anchors_are_ordered(found: Audit) -> None:
         "noise": "none",
         "sladv-untrained": "server",
         "sladv": "server",
+        "aligned": "server",
         "sladv-true-input": "oracle",
         "pgd": "white-box",
     }
@@ -97,7 +122,7 @@ def test_attack_knows_only_what_it_says(parts: Parts, target: Target) -> None:
     clean = measure_clean(target, parts.data.test.subset(torch.arange(16)), 16, parts.runtime)
     honest = run_attack(attack, target, clean, 16, parts.runtime).images
     blind_model = dataclasses.replace(target.model, F1=torch.nn.Identity(), F3=torch.nn.Identity())
-    blind = make_attack("sladv", config, Target(blind_model, target.shadow, None, target.runtime), attack.budget)
+    blind = make_attack("sladv", config, Target(blind_model, target.shadow, None, None, target.runtime), attack.budget)
     generator_images = run_attack(blind, target, dataclasses.replace(clean, labels=clean.labels * 0), 16, parts.runtime)
     assert torch.equal(generator_images.images, honest)
     assert summarize(generator_images, clean).knowledge == "server"

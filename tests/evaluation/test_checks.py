@@ -120,7 +120,7 @@ def test_mode(probe: Probe) -> None:
             out: Tensor = probe.target.model.F3(x) + torch.rand(1)
             return out
 
-    noisy = Target(dataclasses.replace(probe.target.model, F3=Noisy()), None, None, probe.runtime)
+    noisy = Target(dataclasses.replace(probe.target.model, F3=Noisy()), None, None, None, probe.runtime)
     assert not evaluation_mode(noisy, probe.clean).passed
 
 

@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 
 from splitaudit.evaluation.attack import make_attack
 from splitaudit.evaluation.audit import make_budget
 from splitaudit.evaluation.curves import eps_curve
 from splitaudit.evaluation.measure import Clean, Outcome, measure_clean, run_attack
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
+from splitaudit.evaluation.result import Curve
+from splitaudit.evaluation.statistics import wilson_interval
 from splitaudit.experiments.run import Parts
 from tests.conftest import TRAINED, small_config
 
@@ -37,8 +40,9 @@ def test_curve(parts: Parts, clean: Clean) -> None:
     config, target = small_config(*TRAINED), parts.target()
     attack = make_attack("pgd", config, target, make_budget(config, target.model))
     grid = [0.0, 0.02, 0.05, 0.1, 0.3]
-    curve = eps_curve(attack, target, clean, grid, 60, parts.runtime)
+    curve = eps_curve(attack, target, clean, grid, 60, parts.runtime, eps_unit="pixels")
     assert curve.eps_pixels == pytest.approx(grid)
+    assert (curve.norm, curve.eps_unit, curve.eps) == ("linf", "pixels", grid)
     assert curve.accuracy[0] == pytest.approx(100 * float(clean.correct.float().mean()))
     for eps, accuracy in zip(grid[1:], curve.accuracy[1:], strict=True):
         outcome = run_attack(attack.with_eps(eps), target, clean, 60, parts.runtime)
@@ -56,9 +60,12 @@ def test_rounding_to_8_bits_undoes_what_is_below_half_a_level(parts: Parts, clea
     """A budget under 0.5/255 vanishes in an 8-bit image of 8-bit pixels; a large one hardly changes."""
     config, target = small_config(*TRAINED), parts.target()
     attack = make_attack("pgd", config, target, make_budget(config, target.model))
-    curve = eps_curve(attack, target, clean, [0.0, 0.4 / 255, 0.3], 60, parts.runtime)
+    curve = eps_curve(attack, target, clean, [0.0, 0.4 / 255, 0.3], 60, parts.runtime, eps_unit="pixels")
     assert curve.accuracy_8bit[1] == curve.accuracy[0]
     assert curve.accuracy_8bit[2] == pytest.approx(curve.accuracy[2], abs=3)
+    assert curve.accuracy_8bit_ci95[1] == curve.accuracy_ci95[0]
+    right = round(120 * curve.accuracy_8bit[2] / 100)
+    assert curve.accuracy_8bit_ci95[2] == wilson_interval(right, 120)
 
 
 def test_outcomes_are_kept_per_image(clean: Clean, outcomes: dict[str, Outcome]) -> None:
@@ -121,8 +128,17 @@ def test_l2_curve_is_averaged_over_its_own_budgets(parts: Parts, clean: Clean) -
     config, target = small_config(*TRAINED, "attack.norm=l2", "attack.eps=1.0"), parts.target()
     attack = make_attack("pgd", config, target, make_budget(config, target.model))
     grid = [0.0, 1.0, 2.0, 4.0]
-    curve = eps_curve(attack, target, clean, grid, 60, parts.runtime)
+    curve = eps_curve(attack, target, clean, grid, 60, parts.runtime, eps_unit="pixels")
     assert curve.eps_pixels == [0.0, 1.0, 1.0, 1.0]
+    assert (curve.norm, curve.eps) == ("l2", grid)
     points = pairwise(zip(grid, curve.accuracy, strict=True))
     expected = sum((b - a) * (left + right) / 2 for (a, left), (b, right) in points) / 4.0
     assert curve.area == pytest.approx(expected)
+
+
+def test_a_curve_with_a_figure_too_few_is_refused(parts: Parts, clean: Clean) -> None:
+    config, target = small_config(*TRAINED), parts.target()
+    attack = make_attack("noise", config, target, make_budget(config, target.model))
+    curve = eps_curve(attack, target, clean, [0.0, 0.1], 60, parts.runtime, eps_unit="pixels").model_dump()
+    with pytest.raises(ValidationError, match=r"'noise' has lists of different lengths: .*accuracy_8bit 1"):
+        Curve.model_validate(curve | {"accuracy_8bit": [90.0]})

@@ -1,28 +1,42 @@
-"""What a malicious server does during training."""
+"""What a malicious server does during training, and what it makes of that afterwards."""
 
 from dataclasses import replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from splitaudit.adversary.listener import Listener
+from splitaudit.adversary.recorder import Recording
 from splitaudit.adversary.sladv import Sladv
 from splitaudit.config import AdversaryConfig
-from splitaudit.learning.server import Adversary
 from splitaudit.models.shadows import build_shadow
 from splitaudit.randomness import derive_seed
 from splitaudit.runtime import Runtime
 
-__all__ = ["Sladv", "make_adversary"]
+__all__ = ["Listener", "Recording", "Sladv", "make_adversary", "own_runtime", "untrained_shadow"]
 
 
 def make_adversary(
     config: AdversaryConfig, images: Tensor, cut_shape: tuple[int, ...], runtime: Runtime
-) -> Adversary | None:
-    """The adversary that `adversary.kind` names, or None for an honest server.
+) -> Listener | None:
+    """The adversary that the `adversary` section names, or None for an honest server.
 
     `images` are the server's own, uint8 (M, C, H, W); `cut_shape` is the shape of one sample's activations.
     """
     if config.kind == "honest":
         return None
-    # A seed of its own: from the run's, the clients' initial layers and batches could be computed.
-    own = replace(runtime, seed=derive_seed(runtime.seed, "adversary"))
-    return Sladv(config, build_shadow(config, images, cut_shape, own.seed), own)
+    own, stage1 = own_runtime(runtime), None
+    if config.trains_shadow:
+        stage1 = Sladv(config, untrained_shadow(config, images, cut_shape, runtime), own)
+    return Listener(config.recorded_batches, stage1, own)
+
+
+def untrained_shadow(
+    config: AdversaryConfig, images: Tensor, cut_shape: tuple[int, ...], runtime: Runtime
+) -> nn.Module:
+    """The published server's shadow as it is initialised, on the device."""
+    return runtime.place(build_shadow(config, images, cut_shape, own_runtime(runtime).seed))
+
+
+def own_runtime(runtime: Runtime) -> Runtime:
+    """With a seed of the server's own: from the run's, the clients' initial layers and batches could be computed."""
+    return replace(runtime, seed=derive_seed(runtime.seed, "adversary"))

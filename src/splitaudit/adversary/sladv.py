@@ -19,7 +19,8 @@ class Sladv:
     """
 
     def __init__(self, config: AdversaryConfig, shadow: nn.Module, runtime: Runtime) -> None:
-        self._config = config
+        assert config.alpha is not None, "the config must be resolved"
+        self._alpha = config.alpha
         self._runtime = runtime
         self._shadow = runtime.place(shadow.train())
         self._similarity = SIMILARITIES[config.similarity]
@@ -50,9 +51,9 @@ class Sladv:
             self._optimizer.step()
             self._optimizer.zero_grad()
         self._loss = loss.detach()
-        if self._config.alpha == 0:
+        if self._alpha == 0:
             return view.activation_gradient
-        return view.activation_gradient.sub(gradient, alpha=self._config.alpha)
+        return view.activation_gradient.sub(gradient, alpha=self._alpha)
 
     def metrics(self) -> dict[str, float]:
         """`similarity`: L_sim of the last exchange."""

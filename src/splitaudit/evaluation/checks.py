@@ -33,9 +33,13 @@ def outcome_checks(
     yield images_are_those_scored(target, outcomes)
     for name, outcome in outcomes.items():
         # Untrained layers are an anchor themselves: nobody claims that they beat noise.
-        if outcome.attack.knowledge == "server" and name != "sladv-untrained" and "noise" in outcomes:
+        if outcome.attack.knowledge == "server" and "untrained" not in name and "noise" in outcomes:
             yield beats_floor(clean, outcome, outcomes["noise"])
-    for weaker, stronger in (("sladv", "sladv-true-input"), ("sladv-true-input", "pgd")):
+    for weaker, stronger in (
+        ("sladv", "sladv-true-input"),
+        ("aligned", "sladv-true-input"),
+        ("sladv-true-input", "pgd"),
+    ):
         if weaker in outcomes and stronger in outcomes:
             yield below_ceiling(clean, outcomes[weaker], outcomes[stronger])
 

@@ -41,6 +41,12 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def seeds_interval(values: NDArray[np.float64]) -> Interval:
+    """Interval of the mean over other training seeds of a figure that was measured once with each (S,): Student's t."""
+    seeds = len(values)
+    return _around(values.mean(), values.std(ddof=1) / seeds**0.5, seeds - 1)
+
+
 @dataclass(frozen=True)
 class SeedSummary:
     """A figure measured with several training seeds on the same test images."""
@@ -74,11 +80,10 @@ def over_seeds(values: NDArray[np.float64]) -> SeedSummary:
     terms = ((ms_seed, seeds - 1), (ms_image, images - 1))
     weight = sum(ms**2 / freedom for ms, freedom in terms)
     freedom = total**2 / weight if weight > 0 else float(images - 1)
-    spread = float(by_seed.std(ddof=1))
     return SeedSummary(
         mean=float(grand),
-        spread=spread,
-        seeds_ci95=_around(grand, spread / seeds**0.5, seeds - 1),
+        spread=float(by_seed.std(ddof=1)),
+        seeds_ci95=seeds_interval(by_seed),
         seeds_and_images_ci95=_around(grand, (total / (seeds * images)) ** 0.5, freedom),
     )
 

@@ -20,6 +20,8 @@ class Target:
     """The server's trained shadow input layers, if it has any."""
     untrained: nn.Module | None
     """The same shadow as it was initialised."""
+    aligned: nn.Module | None
+    """The server's shadow layers, aligned to its recording."""
     runtime: Runtime
     proxy: SplitModel | None = None
     """A model of the same architecture, trained on labelled images of the attacker's own."""
@@ -31,7 +33,7 @@ class Target:
     def parts(self) -> list[nn.Module]:
         """Every module that an attack or the scoring goes through."""
         models = (self.model,) if self.proxy is None else (self.model, self.proxy)
-        modules = [self.shadow, self.untrained, *(part for m in models for part in (m.F1, m.F2, m.F3))]
+        modules = [self.shadow, self.untrained, self.aligned, *(part for m in models for part in (m.F1, m.F2, m.F3))]
         return [module for module in modules if module is not None]
 
     def logits(self, x: Tensor) -> Tensor:
@@ -49,13 +51,16 @@ class Target:
         return out
 
     def attacked(self, *layers: nn.Module) -> Function:
-        """The composition of `layers` as an attack sees it: computed in the training's precision, given in float32."""
+        """The composition of `layers` as an attack sees it: computed in the training's precision, given in float32.
 
-        def function(x: Tensor) -> Tensor:
+        The last of them may give a tuple.
+        """
+
+        def function(x: Tensor) -> Tensor | tuple[Tensor, ...]:
             with self.runtime.autocast():
                 for layer in layers:
                     x = layer(x)
-            return x.float()
+            return tuple(map(torch.Tensor.float, x)) if isinstance(x, tuple) else x.float()
 
         return function
 

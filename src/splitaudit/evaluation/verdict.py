@@ -1,6 +1,6 @@
 """The verdict: one paragraph for somebody who will read nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from splitaudit.config import RunConfig
 from splitaudit.evaluation.result import AttackResult, Check, CleanResult
@@ -13,31 +13,60 @@ def write_verdict(
     sentences = [f"Left alone, the model classifies {clean.accuracy:.1f}% of {clean.n} test images correctly."]
     if not checks["model-learned"].passed:
         return sentences[0] + " That is no better than guessing, so nothing can be said about its robustness."
-    noise, sladv, ceiling = attacks.get("noise"), attacks.get("sladv"), attacks.get("sladv-true-input")
-    white_box = attacks.get("pgd")
+    noise, ceiling, white_box = attacks.get("noise"), attacks.get("sladv-true-input"), attacks.get("pgd")
     size = _size(config, attacks)
-    unseen = "data, labels nor" if config.training.topology == "u_shaped" else "data nor"
-    if sladv is not None:
-        beats = checks.get("sladv-beats-noise")
-        sentences.append(
-            f"Its server, knowing neither {unseen} the clients' layers, lowers that by {_drop(sladv)} with "
-            f"perturbations of {size}" + (f", where random noise of that size costs {_drop(noise)}." if noise else ".")
-        )
-        if beats is not None and not beats.passed:
-            sentences.append(
-                "The published attack FAILED here: it does not beat noise. That is no evidence of safety; it shows "
-                "only that this attack's shadow layers are poor."
-            )
+    server = [attacks[name] for name in ("aligned", "sladv") if name in attacks]
+    if server:
+        sentences += _servers(config, server, noise, checks, size)
     elif noise is not None:
         sentences.append(f"Random noise of {size} costs {_drop(noise)}.")
     if ceiling is not None:
-        sentences.append(
-            f"A server that came to know the clients' input layers would cost {_drop(ceiling)}: a stronger server "
-            "lies between the two."
-        )
+        if not server:
+            sentences.append(f"A server that came to know the clients' input layers would cost {_drop(ceiling)}.")
+        elif ceiling.accuracy_drop > 0:
+            strongest = max(server, key=lambda attack: attack.accuracy_drop)
+            share = 100 * strongest.accuracy_drop / ceiling.accuracy_drop
+            much = "as much as" if share >= 100 else f"{share:.0f}% of"
+            sentences.append(f"That is {much} what knowing the clients' input layers would bring it: {_drop(ceiling)}.")
     if white_box is not None:
         sentences.append(f"Somebody holding the whole model would cost {_drop(white_box)}.")
     return " ".join(sentences)
+
+
+def _servers(
+    config: RunConfig,
+    servers: Sequence[AttackResult],
+    noise: AttackResult | None,
+    checks: Mapping[str, Check],
+    size: str,
+) -> list[str]:
+    """What the stronger of the server's attacks does, and what is to be said of the other."""
+    strongest, *others = sorted(servers, key=lambda attack: -attack.accuracy_drop)
+    unseen = "data, labels nor" if config.training.topology == "u_shaped" else "data nor"
+    how = {
+        "aligned": "by aligning shadow layers to the activations it has seen",
+        "sladv": "by the published attack",
+    }
+    sentences = [
+        f"Its server, knowing neither {unseen} the clients' layers, lowers that by {_drop(strongest)} "
+        f"{how[strongest.name]}, with perturbations of {size}"
+        + (f", where random noise of that size costs {_drop(noise)}." if noise is not None else ".")
+    ]
+    if strongest.name == "aligned" and not config.adversary.trains_shadow:
+        sentences.append("It returned honest gradients all the while: no client could have noticed.")
+    for attack in (strongest, *others):
+        check = checks.get(f"{attack.name}-beats-noise")
+        if check is not None and not check.passed:
+            sentences.append(
+                f"{_ATTACKS[attack.name]} FAILED here: it does not beat noise. That is no evidence of safety; it shows "
+                "only that this attack's shadow layers are poor."
+            )
+        elif attack is not strongest:
+            sentences.append(f"{_ATTACKS[attack.name]} alone costs {_drop(attack)}.")
+    return sentences
+
+
+_ATTACKS = {"sladv": "The published attack", "aligned": "The attack through aligned shadow layers"}
 
 
 def _size(config: RunConfig, attacks: Mapping[str, AttackResult]) -> str:

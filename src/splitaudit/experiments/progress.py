@@ -1,12 +1,12 @@
 """What a user sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -51,6 +51,23 @@ class Reporter:
 
             def tell(iteration: int, loss: float, images_per_second: float) -> None:
                 bar.update(task, completed=iteration, figures=f"loss {loss:.3f} · {images_per_second:.0f} images/s")
+
+            yield tell
+
+    @contextmanager
+    def aligning(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Progress of an alignment: told the candidate, its steps so far, and at most how many there will be."""
+        if not self.console.is_terminal:
+            yield lambda candidate, steps, most: self.say(f"aligning {candidate} · {steps} of at most {most} steps")
+            return
+        columns = (TextColumn("aligning {task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self.console) as bar:
+            tasks: dict[str, TaskID] = {}
+
+            def tell(candidate: str, steps: int, most: int) -> None:
+                if candidate not in tasks:
+                    tasks[candidate] = bar.add_task(candidate, total=most)
+                bar.update(tasks[candidate], completed=steps)
 
             yield tell
 

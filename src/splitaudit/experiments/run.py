@@ -3,7 +3,6 @@
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,21 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from splitaudit.adversary import make_adversary
-from splitaudit.config import RunConfig, override_config
+from splitaudit.adversary import Listener, make_adversary, untrained_shadow
+from splitaudit.config import AdversaryConfig, RunConfig, override_config
 from splitaudit.data import AuditData, load_audit_data
 from splitaudit.errors import ConfigError, DataError, RunError
 from splitaudit.evaluation.attack import ANCHORS, parse_name
 from splitaudit.evaluation.audit import Audit, attacked_images, audit
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.evaluation.result import Result, TrainingResult, read_result
+from splitaudit.evaluation.surrogates import tapped
 from splitaudit.evaluation.target import Target
+from splitaudit.experiments.alignment import obtain_aligned
+from splitaudit.experiments.digests import digests
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.progress import Reporter
-from splitaudit.experiments.proxy import obtain_proxy
+from splitaudit.experiments.proxy import obtain_proxy, proxy_digest
 from splitaudit.experiments.store import RunFolder, write_whole
 from splitaudit.experiments.training import resume, train
 from splitaudit.learning.schedules import check_rounds
@@ -37,7 +39,11 @@ SAMPLES = 12
 """Images kept for the report."""
 
 
-_FREE_IN_ATTACKS = ("attack.", "evaluation.", "proxy.", "runtime.device", "runtime.precision", "runtime.threads")
+_FREE_IN_ATTACKS = (
+    *("alignment.", "attack.", "evaluation.", "proxy.", "runtime.device", "runtime.precision"),
+    # Images may have been moved: whether they are the same, their digests tell.
+    *("data.name", "attacker.source"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,21 @@ class Parts:
 
     data: AuditData
     model: SplitModel
+    adversary: Listener | None
     untrained: nn.Module | None
     session: Session
     runtime: Runtime
+    digests: dict[str, str]
 
-    def target(self, proxy: SplitModel | None = None) -> Target:
+    def describe(self) -> dict[str, Any]:
+        """What was loaded, for a report: the images, and the source of a model of the user's own."""
+        source = self.digests.get("model.module")
+        return self.data.describe() | ({} if source is None else {"model": {"digest": source}})
+
+    def target(self, aligned: nn.Module | None = None, proxy: SplitModel | None = None) -> Target:
         """The trained model, for an audit."""
-        adversary = self.session.server.adversary
-        shadow = None if adversary is None else adversary.shadow
-        return Target(self.model, shadow, self.untrained, self.runtime, proxy)
+        shadow = None if self.adversary is None else self.adversary.shadow
+        return Target(self.model, shadow, self.untrained, aligned, self.runtime, proxy)
 
 
 def run(config: RunConfig, path: Path, reporter: Reporter) -> Result:
@@ -70,11 +82,12 @@ def run(config: RunConfig, path: Path, reporter: Reporter) -> Result:
         return _reported(folder)
     # Built before the folder is taken, so that a config that turns out to be wrong can be mended in the same place.
     parts = build(config, reporter.say)
-    folder.take(config)
+    folder.check_content(parts.digests)
+    folder.take(config, parts.digests)
     with folder.locked():
         training = train(config, parts.session, folder, reporter)
         write_whole(folder.model, save_tensors(_delivered(parts.model)))
-        _judge(config, folder, parts.target(), parts, training, anchors(config), reporter)
+        _judge(config, folder, path, parts, training, anchors(config), reporter)
         return _reported(folder)
 
 
@@ -83,45 +96,62 @@ def attack(
 ) -> tuple[Path, Result]:
     """Attack a finished run's model anew, with the anchors; the result lies in a folder of its own below the run's.
 
-    `overrides` (`a.b=value`) may change what the training did not depend on: the sections `attack`, `evaluation` and
-    `proxy`, and where it is computed.
+    `overrides` (`a.b=value`) may change what the training did not depend on: the sections `alignment`, `attack`,
+    `evaluation` and `proxy`, where it is computed, and, if the server only recorded, its images (`attacker`).
     """
     trained = RunFolder(path)
     trained_config = trained.read_config()
     done = read_result(trained.result)
     config = resolve(override_config(trained_config, overrides))
-    foreign = [d for d in config.differences(trained_config) if not d.startswith(_FREE_IN_ATTACKS)]
+    # What a server that only records has of its own comes into play after the training.
+    passive = trained_config.adversary.kind == "aligned" and not trained_config.adversary.trains_shadow
+    free = (*_FREE_IN_ATTACKS, *(("attacker.",) if passive else ()))
+    foreign = [d for d in config.differences(trained_config) if not d.startswith(free)]
     if foreign:
         raise ConfigError(f"An attack on a finished run cannot change its {foreign[0].split(':')[0]}: start a new run.")
     for caution in config.cautions():
         reporter.warn(caution)
     surrogates = [parse_name(name)[1] for name in names]
     everything = list(dict.fromkeys([*anchors(config), *names]))
-    attacked = hashlib.blake2b(" ".join([config.fingerprint(), *everything, str(curves)]).encode(), digest_size=6)
+    through_proxy = any(surrogate.name == "proxy" for surrogate in surrogates)
+    identity = [config.fingerprint(), *everything, str(curves), proxy_digest(config) if through_proxy else ""]
+    attacked = hashlib.blake2b(" ".join(identity).encode(), digest_size=6)
     folder = RunFolder(path / "attacks" / attacked.hexdigest())
     if folder.result.exists():
         reporter.say(f"{folder.path} is finished: this is its result.")
         return folder.path, _reported(folder)
-    if config.adversary.kind == "honest" and any(s.name in {"shadow", "untrained"} for s in surrogates):
-        raise ConfigError(f"The honest server of {path} has no shadow layers: {', '.join(names)} cannot all be run.")
+    missing = {s.name for s in surrogates} & _shadows_missing(config.adversary)
+    if missing:
+        raise ConfigError(
+            f"The server of {path} (adversary.kind: {config.adversary.kind}) has no such shadow layers as "
+            f"{', '.join(missing)}: {', '.join(names)} cannot all be run."
+        )
     with trained.locked():
         parts = build(config, reporter.say)
+        trained.check_content(parts.digests, besides=("attacker's images",) if passive else ())
         resume(parts.session, trained, reporter)
         if parts.session.iteration != config.training.iterations:
             raise RunError(f"The last checkpoint of {path} cannot be read: run it again, in another folder.")
         proxy = None
-        if any(surrogate.name == "proxy" for surrogate in surrogates):
+        if through_proxy:
             proxy = obtain_proxy(config, parts.data, path, parts.runtime, reporter.say)
-        folder.take(config)
+        folder.take(config, parts.digests)
         write_whole(folder.metrics, trained.metrics.read_bytes())
-        _judge(config, folder, parts.target(proxy), parts, done.training, everything, reporter, curves=curves)
+        _judge(config, folder, path, parts, done.training, everything, reporter, proxy=proxy, curves=curves)
         return folder.path, _reported(folder)
+
+
+def _shadows_missing(config: AdversaryConfig) -> set[str]:
+    """The surrogates that such a server does not have."""
+    if config.kind == "honest":
+        return {"shadow", "untrained", "aligned"}
+    return set() if config.trains_shadow else {"shadow"}
 
 
 def anchors(config: RunConfig) -> list[str]:
     """The anchors that the run's server allows: an honest one has no shadow to attack through."""
-    honest = config.adversary.kind == "honest"
-    return [name for name in ANCHORS if not (honest and name in {"sladv", "sladv-untrained"})]
+    missing = _shadows_missing(config.adversary)
+    return [name for name in ANCHORS if parse_name(name)[1].name not in missing]
 
 
 def _reported(folder: RunFolder) -> Result:
@@ -138,33 +168,47 @@ def build(config: RunConfig, say: Callable[[str], None]) -> Parts:
     if len(data.train.classes) < 2:
         raise DataError(f"data.name {config.data.name!r} has one class only: there is nothing to classify.")
     model = build_model_for(torch.cat(data.partition.clients), config, data, config.runtime.seed)
-    adversary = make_adversary(config.adversary, data.attacker.images, model.cut_shape, runtime)
-    untrained = None if adversary is None else runtime.place(deepcopy(adversary.shadow))
-    return Parts(data, model, untrained, Session(config.training, model, data, adversary, runtime), runtime)
+    if config.attack.layers is not None:
+        tapped(model.F2, config.attack.layers)  # raises if a name is none of the server's
+    server_knows = (config.adversary, data.attacker.images, model.cut_shape, runtime)
+    adversary = make_adversary(*server_knows)
+    untrained = None if adversary is None else untrained_shadow(*server_knows)
+    session = Session(config.training, model, data, adversary, runtime)
+    return Parts(data, model, adversary, untrained, session, runtime, digests(config, data))
 
 
 def _judge(
     config: RunConfig,
     folder: RunFolder,
-    target: Target,
+    trained: Path,
     parts: Parts,
     training: TrainingResult,
     names: Sequence[str],
     reporter: Reporter,
     *,
+    proxy: SplitModel | None = None,
     curves: bool = False,
 ) -> None:
+    """Audit the model of the run in the folder `trained`; the result goes to `folder`."""
+    aligned = alignment = None
+    if parts.adversary is not None:
+        aligned, alignment = obtain_aligned(
+            config, parts.adversary, parts.model, parts.data, trained, parts.runtime, reporter
+        )
+
     def progress(what: str) -> None:
         reporter.say(f"Measuring: {what}")
 
-    found = audit(config, target, parts.data, names, parts.runtime, progress, curves=curves)
+    found = audit(config, parts.target(aligned, proxy), parts.data, names, parts.runtime, progress, curves=curves)
     result = Result(
         config=config.model_dump(mode="json"),
         environment=describe_environment(),
-        data=parts.data.describe(),
+        data=parts.describe(),
         training=training,
         clean=found.clean,
         attacks=found.attacks,
+        alignment=alignment,
+        diagnoses=found.diagnoses,
         worst_cases=worst_cases(found.measured, found.outcomes),
         comparisons=compare(found.measured, found.outcomes),
         curves=found.curves,
@@ -181,8 +225,8 @@ def _delivered(model: SplitModel) -> dict[str, Tensor]:
 
 
 def _samples(found: Audit, data: AuditData) -> bytes:
-    """The first attacked images, unselected: through the server's shadow if it has one, else white-box."""
-    outcome = found.outcomes.get("sladv") or found.outcomes["pgd"]
+    """The first attacked images, unselected: through the server's shadow layers if it has any, else white-box."""
+    outcome = next(found.outcomes[name] for name in ("aligned", "sladv", "pgd") if name in found.outcomes)
     clean, n = found.measured, SAMPLES
     arrays: dict[str, Any] = {
         "clean": (clean.images[:n] * 255).round().byte().cpu().contiguous().numpy(),

@@ -38,10 +38,6 @@ class ServerView:
 class Adversary(Protocol):
     """A malicious server's behaviour during training."""
 
-    @property
-    def shadow(self) -> nn.Module:
-        """The shadow input layers `F1'` as they are now: pixels (N, C, H, W) to activations shaped like `o1`."""
-
     def respond(self, view: ServerView) -> Tensor:
         """The gradient that the client gets for `o1`, shaped like `view.activation_gradient`."""
 

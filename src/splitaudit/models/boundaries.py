@@ -1,6 +1,7 @@
 """Where a traced model can be cut: after an operation from which on one tensor and nothing else is needed."""
 
 import operator
+from bisect import bisect_right
 from difflib import get_close_matches
 from operator import attrgetter
 
@@ -105,6 +106,14 @@ class Boundaries:
         sizes = dict(self._trace.replica.named_parameters())
         firsts = sorted((min(uses), sizes[name].numel()) for name, uses in self._tensor_uses.items() if name in sizes)
         return {node: sum(size for first, size in firsts if first <= self._position[node]) for node in self.operations}
+
+    def depth_until(self) -> dict[fx.Node, int]:
+        """For each operation, how many operations with parameters there are until it, itself included."""
+        names = {name for name, _ in self._trace.replica.named_parameters()}
+        uses = sorted(
+            {position for name, positions in self._tensor_uses.items() if name in names for position in positions}
+        )
+        return {node: bisect_right(uses, self._position[node]) for node in self.operations}
 
     def _find_tensor_uses(self) -> dict[str, list[int]]:
         """The positions at which each parameter and buffer is used, by its (first) name."""

@@ -35,37 +35,49 @@ def build_shadow(config: AdversaryConfig, images: Tensor, cut_shape: tuple[int, 
         )
     normalize = Normalize(*pixel_statistics(images))
     with isolated_global_rng(seed, "shadow"):
-        return nn.Sequential(normalize, _body(config, tuple(images.shape[1:]), cut_shape))
+        return nn.Sequential(
+            normalize, shadow_body(config.shadow, tuple(images.shape[1:]), cut_shape, blocks=config.shadow_blocks)
+        )
 
 
-def _body(config: AdversaryConfig, image_shape: tuple[int, ...], cut_shape: tuple[int, ...]) -> nn.Module:
-    if config.shadow == "none":
+def shadow_body(shape: str, image_shape: tuple[int, ...], cut_shape: tuple[int, ...], *, blocks: int = 2) -> nn.Module:
+    """A fresh network from standardised images (N, *image_shape) to activations (N, *cut_shape).
+
+    `shape` is one of `build_shadow`'s, or one that `alignment.candidates` has besides: `single-5x5` and `residual-5x5`
+    with larger kernels, `plain`, which is `residual` without its skip connection.
+    """
+    if shape == "none":
         return _Repeat(cut_shape)
     if len(cut_shape) == 1:
         maps = (64, image_shape[1] // 4, image_shape[2] // 4)
         head = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(maps), cut_shape[0], bias=False))
-        return nn.Sequential(_body(config, image_shape, maps), head)
+        return nn.Sequential(shadow_body(shape, image_shape, maps, blocks=blocks), head)
     channels, height, width = cut_shape
     stride = max(1, image_shape[1] // height)
-    if config.shadow == "single":
-        layers: nn.Module = _conv(image_shape[0], channels, stride)
-    elif config.shadow == "residual":
-        layers = _PlainResidual(image_shape[0], channels, stride)
+    kernel = 5 if shape.endswith("-5x5") else 3
+    if shape.startswith("single"):
+        layers: nn.Module = _conv(image_shape[0], channels, stride, kernel)
+    elif shape.startswith("residual"):
+        layers = _PlainResidual(image_shape[0], channels, stride, kernel)
+    elif shape == "plain":
+        layers = nn.Sequential(
+            _conv(image_shape[0], channels, stride, kernel), nn.ReLU(), _conv(channels, channels, 1, kernel)
+        )
     else:
-        layers = _residual_blocks(image_shape[0], channels, stride, config.shadow_blocks)
+        layers = _residual_blocks(image_shape[0], channels, stride, blocks)
     with torch.no_grad():
         reached = layers.eval()(torch.zeros(1, *image_shape)).shape[-2:]
     return layers if reached == (height, width) else nn.Sequential(layers, nn.AdaptiveAvgPool2d((height, width)))
 
 
-def _conv(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+def _conv(inputs: int, outputs: int, stride: int, kernel: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 class _PlainResidual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, kernel: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+        self.first = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,129 @@
+"""Shadow layers for a recording: candidates of several shapes, of which the server keeps the best it can know of."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, fx, nn
+
+from splitaudit.adversary.alignment.evidence import Evidence
+from splitaudit.adversary.alignment.fitting import Fit
+from splitaudit.adversary.alignment.linear import EXPLAINED, identify, solve
+from splitaudit.adversary.recorder import Recording
+from splitaudit.config import AlignmentConfig
+from splitaudit.errors import ConfigError
+from splitaudit.runtime import Runtime
+
+FEWEST_IMAGES = 16
+STRETCH = 50
+"""Steps between two looks at a fit's held-out score."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Shadow layers of one shape, and how good the server thinks they are."""
+
+    shape: str
+    shadow: nn.Module
+    score: float
+    """Held-out: 0 where nothing tells its features from those of the clients (`Evidence.score`)."""
+    steps: int
+    """Of fitting; 0 if it was solved for."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The shadow layers chosen, and what they were chosen from."""
+
+    chosen: Candidate
+    candidates: list[Candidate]
+    explained: float | None
+    """Share of the activations' variance that one convolution explains; None if that was not tried or not possible."""
+    seconds: float
+
+
+def align(
+    config: AlignmentConfig,
+    recording: Recording,
+    layers: fx.GraphModule,
+    images: Tensor,
+    runtime: Runtime,
+    folder: Path | None,
+    progress: Callable[[str, int, int], None],
+) -> Aligned:
+    """Align shadow input layers to what a server recorded, with nothing but what it has.
+
+    If `linear` is a candidate and one convolution explains the recording, that is what the clients' layers are,
+    whatever the statistics of the server's images say, and nothing is fitted. Else the candidates are fitted by
+    successive halving (Jamieson & Talwalkar, 2016): all for a while, the better half of them for twice as long, until
+    one is left, which goes on until its held-out score stops improving.
+
+    Args:
+        config: the `alignment` section.
+        recording: what the server recorded.
+        layers: the server layers as they ended; from now on in eval mode, without gradients.
+        images: the server's own, uint8 (M, C, H, W), unlabelled.
+        runtime: device, precision, and a seed of the server's own.
+        folder: where fits are saved as they go, and gone on with; None to save nothing.
+        progress: told the candidate's shape, its steps so far, and at most how many there will be.
+
+    Raises:
+        ConfigError: there are fewer than 16 images, or no candidate is left.
+    """
+    if len(images) < FEWEST_IMAGES:
+        raise ConfigError(
+            f"attacker.images: {len(images)} are too few to align shadow layers to: take {FEWEST_IMAGES}."
+        )
+    began = time.perf_counter()
+    evidence = Evidence(recording, layers, images, config.stages, runtime)
+    candidates: list[Candidate] = []
+    explained = None
+    if "linear" in config.candidates:
+        progress("linear", 0, 1)
+        solved, explained = _linear(evidence)
+        candidates += solved
+    shapes = [shape for shape in config.candidates if shape != "linear"]
+    if not candidates and not shapes:
+        raise ConfigError(
+            "alignment.candidates: one convolution does not explain the recording, and there is no other candidate."
+        )
+    if not candidates:
+        candidates = _fitted(shapes, config, evidence, folder, progress)
+    chosen = min(candidates, key=lambda candidate: candidate.score)
+    return Aligned(chosen, candidates, explained, time.perf_counter() - began)
+
+
+def _linear(evidence: Evidence) -> tuple[list[Candidate], float | None]:
+    began = time.perf_counter()
+    found = identify(evidence.activations, evidence.images.shape[1])
+    if found is None or found.explained < EXPLAINED or evidence.images.shape[2:] != evidence.activations.shape[2:]:
+        return [], None if found is None else found.explained
+    shadow = solve(found, evidence)
+    seconds = time.perf_counter() - began
+    return [Candidate("linear", shadow, evidence.score(shadow), 0, seconds)], found.explained
+
+
+def _fitted(
+    shapes: Sequence[str],
+    config: AlignmentConfig,
+    evidence: Evidence,
+    folder: Path | None,
+    progress: Callable[[str, int, int], None],
+) -> list[Candidate]:
+    fits = [Fit(shape, config, evidence, None if folder is None else folder / shape) for shape in shapes]
+    running, steps, stretch = fits, 0, STRETCH
+    while len(running) > 1 and steps < config.steps:
+        steps = min(config.steps, steps + stretch)
+        for fit in running:
+            fit.advance_to(steps)
+            progress(fit.shape, steps, config.steps)
+        running = sorted(running, key=lambda fit: fit.best)[: (len(running) + 1) // 2]
+        stretch *= 2
+    last = running[0]
+    while steps < config.steps and not last.settled:
+        steps = min(config.steps, steps + STRETCH)
+        last.advance_to(steps)
+        progress(last.shape, steps, config.steps)
+    return [Candidate(fit.shape, fit.shadow, fit.best, max(fit.scores), fit.seconds) for fit in fits]

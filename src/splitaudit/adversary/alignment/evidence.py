@@ -1,0 +1,95 @@
+"""What the server judges shadow layers by: how alike their features are to those of the clients, stage by stage.
+
+Nothing here knows a label, a client's image or a client's layer: any server can compute it.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, fx, nn
+
+from splitaudit.adversary.moments import Moments, RunningMoments
+from splitaudit.adversary.recorder import Recording
+from splitaudit.models.stages import Stages
+from splitaudit.randomness import derive_generator
+from splitaudit.runtime import Runtime
+
+Features = tuple[Tensor, ...]
+"""The activations at the cut, and the features after each stage of the server layers."""
+
+HELD_OUT = 8
+"""One image in so many, and one recorded sample in so many, judge and are not fitted to."""
+BATCH = 128
+VECTOR_WEIGHT = 0.1
+"""Of the covariance of a stage whose features are vectors: with one row a sample, it is known poorly."""
+
+
+class Evidence:
+    """The recording, the server's images and its trained layers, a part of them held out.
+
+    `layers` are the server's, in eval mode from now on. `images` are the server's own, uint8 (M, C, H, W), M >= 16.
+    """
+
+    def __init__(
+        self, recording: Recording, layers: fx.GraphModule, images: Tensor, stages: int, runtime: Runtime
+    ) -> None:
+        server = Stages(layers)
+        self.runtime = runtime
+        self.layers = layers.eval().requires_grad_(False)
+        self._tapped = server.tap(server.spread(stages)).eval()
+        order = torch.randperm(len(images), generator=derive_generator(runtime.seed, "held-out images"))
+        held = max(8, len(images) // HELD_OUT)
+        self.images, self._held_images = images[order[held:]], images[order[:held]]
+        judging = torch.arange(len(recording.activations), device=recording.activations.device) % HELD_OUT == 0
+        self.activations = recording.activations[~judging]
+        # At the cut the streaming moments, since they look back further than the recorded batches.
+        self.references = [recording.moments, *self._moments(self.activations)[1:]]
+        self._held = self._moments(recording.activations[judging])
+        self._weights = [1.0, *(VECTOR_WEIGHT if features.dim() == 2 else 1.0 for features in self._sample()[1:])]
+
+    def features(self, activations: Tensor) -> Features:
+        """The activations (N, ...), and what the server layers make of them after each stage."""
+        with self.runtime.autocast():
+            return activations, *self._tapped(activations)
+
+    def imitate(self, shadow: nn.Module, images: Tensor) -> Tensor:
+        """The activations of images, uint8 (N, C, H, W), through shadow layers."""
+        with self.runtime.autocast():
+            activations: Tensor = shadow(self.runtime.pixels(images))
+        return activations
+
+    def total(self, distances: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """The distances of means and covariances, at the cut and after each stage, as one number."""
+        return torch.stack(
+            [shift + weight * excess for weight, (shift, excess) in zip(self._weights, distances, strict=True)]
+        ).sum()
+
+    @torch.no_grad()
+    def score(self, shadow: nn.Module) -> float:
+        """How unlike the held-out activations those of shadow layers, in eval mode, are on held-out images.
+
+        The distances of `Moments.distance` at the cut and after each stage, added; 0 for the same statistics.
+        """
+        activations = torch.cat([self.imitate(shadow, batch) for batch in self._held_images.split(BATCH)])
+        found = self._moments(activations)
+        return float(self.total(held.distance(own) for held, own in zip(self._held, found, strict=True)))
+
+    @torch.no_grad()
+    def score_at_cut(self, shadow: nn.Module) -> float:
+        """The part of the score that is due to the cut alone: the server layers are not computed."""
+        found = RunningMoments()
+        for batch in self._held_images.split(BATCH):
+            found.add(self.imitate(shadow, batch))
+        return float(sum(self._held[0].distance(found.moments())))
+
+    def _sample(self) -> Features:
+        with torch.no_grad():
+            return self.features(self.activations[:2])
+
+    @torch.no_grad()
+    def _moments(self, activations: Tensor) -> list[Moments]:
+        running = [RunningMoments() for _ in self._sample()]
+        for batch in activations.split(BATCH):
+            for accumulator, features in zip(running, self.features(batch), strict=True):
+                accumulator.add(features)
+        return [accumulator.moments() for accumulator in running]

@@ -1,0 +1,115 @@
+"""Fitting one candidate's shadow layers to the evidence, a stretch of steps at a time."""
+
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from splitaudit.adversary.alignment.evidence import Evidence
+from splitaudit.adversary.alignment.objectives import OBJECTIVES
+from splitaudit.adversary.alignment.shadow import initial_shadow
+from splitaudit.config import AlignmentConfig
+from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
+from splitaudit.randomness import derive_generator
+
+AVERAGED = 0.98
+"""Share of the averaged parameters that each step keeps."""
+PATIENCE, IMPROVED = 3, 0.99
+"""A fit has settled when so many scores in a row are not below this share of the best before them."""
+
+
+class Fit:
+    """The fitting of shadow layers of one shape. What is judged and given away is the average over the last steps.
+
+    With a `folder`, it is saved after every stretch, and goes on from there when made anew.
+    """
+
+    def __init__(self, shape: str, config: AlignmentConfig, evidence: Evidence, folder: Path | None) -> None:
+        self.shape = shape
+        self.scores: dict[int, float] = {}
+        """Held-out, after so many steps."""
+        self.seconds = 0.0
+        self._steps = 0
+        self._folder = folder
+        self._config = config
+        self._evidence = evidence
+        self._fitted = initial_shadow(shape, evidence).train()
+        self._averaged = AveragedModel(self._fitted, multi_avg_fn=get_ema_multi_avg_fn(AVERAGED), use_buffers=True)
+        self._optimizer = torch.optim.Adam(
+            [{"params": list(self._fitted.parameters())}], lr=config.learning_rate, fused=True
+        )
+        self._objectives = {name: OBJECTIVES[name](evidence) for name in config.objectives}
+        self.shadow = deepcopy(self._fitted).eval()
+        """The best so far: pixels (N, C, H, W) to activations, in eval mode."""
+        self._resume()
+
+    @property
+    def best(self) -> float:
+        """The lowest held-out score so far."""
+        return min(self.scores.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last three scores have brought nothing that counts."""
+        scores = list(self.scores.values())
+        return len(scores) > PATIENCE and min(scores[-PATIENCE:]) > IMPROVED * min(scores[:-PATIENCE])
+
+    def advance_to(self, steps: int) -> None:
+        """Fit until so many steps are done, and score what has come of it."""
+        if steps <= self._steps:
+            return
+        began = time.perf_counter()
+        while self._steps < steps:
+            self._step()
+        averaged = self._averaged.module.eval()
+        score = self._evidence.score(averaged)
+        if not self.scores or score < self.best:
+            self.shadow.load_state_dict(averaged.state_dict())
+        self.scores[steps] = score
+        self.seconds += time.perf_counter() - began
+        if self._folder is not None:
+            save_checkpoint(
+                self._folder,
+                Checkpoint(steps, self._state(), {"scores": list(self.scores.items()), "seconds": self.seconds}),
+            )
+
+    def _step(self) -> None:
+        images = self._evidence.images
+        generator = derive_generator(self._evidence.runtime.seed, "alignment", self.shape, self._steps)
+        chosen = torch.randint(len(images), (self._config.batch_size,), generator=generator)
+        features = self._evidence.features(self._evidence.imitate(self._fitted, images[chosen]))
+        losses = [
+            weight * self._objectives[name].loss(features, self._steps)
+            for name, weight in self._config.objectives.items()
+        ]
+        self._optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        self._optimizer.step()
+        self._averaged.update_parameters(self._fitted)
+        self._steps += 1
+
+    def _state(self) -> State:
+        return join(
+            fitted=self._fitted.state_dict(),
+            averaged=self._averaged.state_dict(),
+            best=self.shadow.state_dict(),
+            optimizer=optimizer_state(self._optimizer),
+            **{name: objective.state() for name, objective in self._objectives.items()},
+        )
+
+    def _resume(self) -> None:
+        saved = None if self._folder is None else load_checkpoint(self._folder, lambda _text: None)
+        if saved is None:
+            return
+        self._fitted.load_state_dict(part(saved.state, "fitted"))
+        self._averaged.load_state_dict(part(saved.state, "averaged"))
+        self.shadow.load_state_dict(part(saved.state, "best"))
+        load_optimizer_state(self._optimizer, part(saved.state, "optimizer"))
+        for name, objective in self._objectives.items():
+            objective.load_state(part(saved.state, name))
+        self._steps = saved.iteration
+        self.scores = {int(steps): score for steps, score in saved.extra["scores"]}
+        self.seconds = saved.extra["seconds"]

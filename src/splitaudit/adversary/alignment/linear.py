@@ -1,0 +1,200 @@
+"""Input layers that are one convolution, possibly with a normalisation: they can be solved for, without fitting.
+
+Such layers mix neighbouring pixels linearly, so what crosses the cut still contains the image. The one signal that can
+be read off the activations at a place *and* predicted there from those of every neighbour within the kernel's reach is
+the pixel itself, up to a mixture of its colours: blind identification by subspaces (Moulines et al., 1995), here as one
+eigenvalue problem. The kernel follows by regression of the activations on that signal. Only the mixture of colours is
+left to be found by comparing statistics with those of the server's own images.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import torch
+from torch import Tensor, nn
+
+from splitaudit.adversary.alignment.evidence import Evidence
+from splitaudit.adversary.alignment.shadow import Mixed
+from splitaudit.adversary.moments import FLOOR
+from splitaudit.data import pixel_statistics
+from splitaudit.models import Normalize
+
+EXPLAINED = 0.97
+"""Share of the activations' variance from which on the layers count as linear."""
+ATTEMPTS = ((3, 1), (1, 1), (3, 2), (5, 1), (5, 2), (3, 3))
+"""Sides of the kernel and of the window of activations that is looked at, in the order in which they are tried."""
+SAMPLES = 1024
+"""Recorded samples used, and images of the server's own."""
+_VALUES = 40_000_000
+"""Numbers that an attempt looks at, so that wide layers cost no more memory than narrow ones."""
+RIDGE = 1e-5
+"""Of the covariances that are inverted, as a share of their mean variance: recorded activations are rounded."""
+COLOURED = 1e-3
+"""Variance of a colour axis, as a share of the largest, from which on the server's images have that axis."""
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A signal of `colours` channels in the activations, and the convolution that makes the activations of it."""
+
+    signal: Tensor
+    """float64 (N, colours, H, W), centred: pixels, their colours mixed."""
+    kernel: Tensor
+    """float32 (C, colours, k, k)."""
+    bias: Tensor
+    """float32 (C,)."""
+    explained: float
+    """Share of the activations' variance, averaged over the channels."""
+
+
+def identify(activations: Tensor, colours: int) -> Identified | None:
+    """The best of the attempts on activations (N, C, H, W), or None if none is possible.
+
+    It stops at the first one that explains enough for the layers to count as linear.
+    """
+    if activations.dim() != 4 or min(activations.shape[2:]) < 8:
+        return None
+    maps = activations[:SAMPLES].float()
+    mean = maps.mean((0, 2, 3), keepdim=True)
+    maps = maps - mean
+    best = None
+    for kernel, window in ATTEMPTS:
+        if maps.shape[1] * window**2 <= colours * (kernel + window - 1) ** 2:
+            continue
+        found = _attempt(maps, mean.flatten(), colours, kernel, window)
+        if best is None or found.explained > best.explained:
+            best = found
+        if best.explained >= EXPLAINED:
+            break
+    return best
+
+
+def solve(found: Identified, evidence: Evidence) -> nn.Module:
+    """The shadow layers of an identified convolution: pixels to activations.
+
+    Of the mixtures of colours under which the server's images have the signal's statistics, the one whose features
+    score best. A negative scores nearly as well as the image, so a mixture under which brightness is skewed the other
+    way than in the server's images has to score better by as much as both are skewed.
+    """
+    standardise = Normalize(*pixel_statistics(evidence.images))
+    pixels = standardise(evidence.images[:SAMPLES].double() / 255)
+    own_skewness = _skewness(pixels.mean(1))
+    handicaps: dict[nn.Module, float] = {}
+    for mixture in _mixtures(found.signal, pixels):
+        brightness = torch.einsum("k,nkhw->nhw", torch.linalg.pinv(mixture).mean(0), found.signal)
+        skewness = _skewness(brightness)
+        shadow = evidence.runtime.place(_shadow(standardise, mixture, found)).eval()
+        handicaps[shadow] = 1.0 if skewness * own_skewness > 0 else 1 + min(abs(skewness), abs(own_skewness))
+    best_at_cut = sorted(handicaps, key=evidence.score_at_cut)[:8]
+    return min(best_at_cut, key=lambda shadow: evidence.score(shadow) * handicaps[shadow])
+
+
+def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int) -> Identified:
+    """With kernels of this side, from windows of this side of the centred `maps` (N, C, H, W)."""
+    windows = torch.cat([_shifted(maps, dy, dx, window) for dy, dx in product(range(window), repeat=2)], 1)
+    signal = torch.einsum("nchw,ck->nkhw", windows.double(), _common_signal(windows, colours, kernel, window))
+    weights, bias, explained = _regress(maps, signal, kernel)
+    return Identified(signal, weights, bias + mean, explained)
+
+
+def _shifted(maps: Tensor, dy: int, dx: int, window: int) -> Tensor:
+    """The maps moved by (dy, dx), at the places where a whole window fits."""
+    height, width = (side - window + 1 for side in maps.shape[2:])
+    return maps[..., dy : dy + height, dx : dx + width]
+
+
+def _common_signal(windows: Tensor, colours: int, kernel: int, window: int) -> Tensor:
+    """The `colours` functionals (D, colours) of windows (N, D, H, W) that the windows around them predict best.
+
+    A pixel reaches the activations at all places within the kernel's reach, so its value there is a function of any of
+    these windows. For no other functional is the error of all these linear predictions zero.
+    """
+    before, after = kernel // 2, kernel // 2 + window - 1
+    height, width = windows.shape[2:]
+    samples = max(1, _VALUES // windows[0].numel())
+
+    def rows(dy: int, dx: int) -> Tensor:
+        inner = windows[:samples, :, before + dy : height - after + dy, before + dx : width - after + dx]
+        return inner.permute(0, 2, 3, 1).flatten(0, 2).double()
+
+    here = rows(0, 0)
+    covariance = _ridged(here.mT @ here / len(here))
+    error = torch.zeros_like(covariance)
+    for dy, dx in product(range(-before, after + 1), repeat=2):
+        there = rows(dy, dx)
+        cross = here.mT @ there / len(here)
+        # The ridge counts as noise of each window's own, so that functionals of nothing else are not predictable.
+        error += _ridged(there.mT @ there / len(here)) - cross.mT @ torch.linalg.solve(covariance, cross)
+    whiten: Tensor = torch.linalg.inv(torch.linalg.cholesky(covariance))
+    _, directions = torch.linalg.eigh(whiten @ error @ whiten.mT)
+    functionals: Tensor = whiten.mT @ directions[:, :colours]
+    return functionals
+
+
+def _regress(maps: Tensor, signal: Tensor, kernel: int) -> tuple[Tensor, Tensor, float]:
+    """The kernel (C, colours, k, k) and bias (C,) that make the maps of the signal, and how much they explain."""
+    reach = kernel // 2
+    height, width = signal.shape[2:]
+    patches = nn.functional.unfold(signal, kernel).mT.flatten(0, 1)
+    inputs = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)
+    wanted = maps[..., reach : height - reach, reach : width - reach].permute(0, 2, 3, 1).flatten(0, 2).double()
+    solution = torch.linalg.solve(_ridged(inputs.mT @ inputs / len(inputs)), inputs.mT @ wanted / len(inputs))
+    variance, error = wanted.square().mean(0), (wanted - inputs @ solution).square().mean(0)
+    explained = 1 - float((error / (variance + FLOOR * variance.mean())).mean())
+    weights = solution[:-1].mT.unflatten(1, (signal.shape[1], kernel, kernel))
+    return weights.float(), solution[-1].float(), explained
+
+
+def _mixtures(signal: Tensor, pixels: Tensor) -> Iterator[Tensor]:
+    """The matrices (colours, colours) that take pixels to the signal with its covariances, at a place and to
+    neighbours.
+
+    Both are written in axes of their own that are uncorrelated, also with their neighbours; a mixture pairs those axes
+    and gives each pair a sign. Colour axes that the server's images hardly have (grey ones have brightness alone) are
+    left out: the mixture does not see them.
+    """
+    to_signal, colours = torch.linalg.inv(_axes(signal)), signal.shape[1]
+    of_pixels = _axes(pixels)
+    for chosen in permutations(range(colours), len(of_pixels)):
+        for signs in product((1.0, -1.0), repeat=len(of_pixels)):
+            yield to_signal[:, list(chosen)] * torch.tensor(signs, dtype=torch.float64) @ of_pixels
+
+
+def _axes(image: Tensor) -> Tensor:
+    """The functionals (axes, colours) with unit variance, uncorrelated at a place and between neighbours (AMUSE)."""
+    centred = image - image.mean((0, 2, 3), keepdim=True)
+    variances, directions = torch.linalg.eigh(_lagged(centred, 0, 0))
+    kept = variances > COLOURED * variances[-1]
+    whiten: Tensor = (directions[:, kept] * variances[kept].rsqrt()).mT
+    neighbours = sum((_lagged(centred, *lag) for lag in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))), torch.zeros(()))
+    _, rotation = torch.linalg.eigh(whiten @ neighbours @ whiten.mT)
+    axes: Tensor = rotation.mT @ whiten
+    return axes
+
+
+def _lagged(image: Tensor, dy: int, dx: int) -> Tensor:
+    """Covariance (colours, colours), made symmetric, between pixels and those (dy, dx) further."""
+    height, width = image.shape[2:]
+    first = image[..., : height - dy, : width - dx].transpose(0, 1).flatten(1)
+    second = image[..., dy:, dx:].transpose(0, 1).flatten(1)
+    covariance = first @ second.mT / first.shape[1]
+    return (covariance + covariance.mT) / 2
+
+
+def _skewness(values: Tensor) -> float:
+    centred = values - values.mean()
+    return float(centred.pow(3).mean() / centred.square().mean() ** 1.5)
+
+
+def _ridged(covariance: Tensor) -> Tensor:
+    return covariance + RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+
+
+def _shadow(standardise: nn.Module, mixture: Tensor, found: Identified) -> nn.Module:
+    outputs, colours, kernel, _ = found.kernel.shape
+    shadow = Mixed(colours, outputs, kernel)
+    shadow[0].load_state_dict(standardise.state_dict())
+    shadow[1].load_state_dict({"weight": mixture.unflatten(1, (colours, 1, 1))})
+    shadow[2].load_state_dict({"weight": found.kernel, "bias": found.bias})
+    return shadow

@@ -1,0 +1,165 @@
+"""What fitted shadow layers minimise: how unlike the recorded features theirs are.
+
+Each objective is made from the `Evidence` and called with the activations and stage features of a batch of the server's
+own images. It must not be smaller for a batch that merely has less variance.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from splitaudit.adversary.alignment.evidence import Evidence, Features
+from splitaudit.adversary.moments import Moments
+from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
+from splitaudit.models.stages import Stages
+from splitaudit.randomness import derive_generator, isolated_global_rng
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what it remembers from one step to the next."""
+
+    loss: Callable[[Features, int], Tensor]
+    """From a batch's features and the number of the step to a scalar."""
+    state: Callable[[], State] = dict
+    load_state: Callable[[State], None] = lambda _state: None
+
+
+def moments(evidence: Evidence) -> Objective:
+    """Mean and covariance of the channels, at the cut and after each stage, without the noise of small batches."""
+
+    def objective(features: Features, _step: int) -> Tensor:
+        pairs = zip(evidence.references, features, strict=True)
+        return evidence.total(reference.batch_distance(found) for reference, found in pairs)
+
+    return Objective(objective)
+
+
+def batch_norm(evidence: Evidence) -> Objective:
+    """The statistics that BatchNorm layers of the server keep of the clients' features: nothing need be recorded.
+
+    Mean square of the differences of means, in running deviations, and of the log deviations, averaged over channels
+    and layers. Source: as in DeepInversion (Yin et al., CVPR 2020). Zero for server layers without BatchNorm.
+    """
+    norms, watched = Stages(evidence.layers).tap_norms()
+
+    def objective(features: Features, _step: int) -> Tensor:
+        with evidence.runtime.autocast():
+            received = watched.eval()(features[0])
+        losses = [torch.zeros((), device=features[0].device)]
+        for norm, value in zip(norms, received, strict=True):
+            rows = value.float().transpose(0, 1).flatten(1)
+            assert norm.running_mean is not None, "`tap_norms` gives those that keep them"
+            assert norm.running_var is not None, "`tap_norms` gives those that keep them"
+            deviation = (norm.running_var + norm.eps).sqrt()
+            shift = (rows.mean(1) - norm.running_mean) / deviation
+            ratio = 0.5 * ((rows.var(1) + norm.eps) / deviation.square()).log()
+            losses.append((shift.square() + ratio.square()).mean() / len(norms))
+        return torch.stack(losses).sum()
+
+    return Objective(objective)
+
+
+def mmd(evidence: Evidence) -> Objective:
+    """Maximum mean discrepancy with a sum of Gaussian kernels, at the cut and after each stage.
+
+    Unbiased, between descriptors of samples: a stage's features averaged over a 4x4 grid and standardised. The widths
+    are 0.25, 1 and 4 times the recorded median distance. Source: Gretton et al., JMLR 2012.
+    """
+    with torch.no_grad():
+        recorded = evidence.features(evidence.activations[-512:])
+    described = [_describe(reference, stage) for reference, stage in zip(evidence.references, recorded, strict=True)]
+    medians = [torch.pdist(stage).square().median() for stage in described]
+
+    def objective(features: Features, step: int) -> Tensor:
+        generator = derive_generator(evidence.runtime.seed, "mmd", step)
+        losses = []
+        for reference, theirs, median, stage in zip(evidence.references, described, medians, features, strict=True):
+            own = _describe(reference, stage)
+            chosen = torch.randint(len(theirs), (len(own),), generator=generator)
+            losses.append(_discrepancy(own, theirs[chosen], median))
+        return torch.stack(losses).sum()
+
+    return Objective(objective)
+
+
+def discriminator(evidence: Evidence) -> Objective:
+    """A small network learns to tell the shadow's activations from recorded ones, and the shadow to deceive it.
+
+    Least squares loss (Mao et al., ICCV 2017), as FSHA and FORA use a discriminator on activations.
+    """
+    judge = evidence.runtime.place(_judge(evidence.activations[0], evidence.runtime.seed))
+    optimizer = torch.optim.Adam([{"params": list(judge.parameters())}], lr=1e-3, betas=(0.5, 0.99), fused=True)
+    yardstick = evidence.references[0]
+
+    def verdict(activations: Tensor) -> Tensor:
+        with evidence.runtime.autocast():
+            scores: Tensor = judge(_standardized(yardstick, activations))
+        return scores.float()
+
+    def objective(features: Features, step: int) -> Tensor:
+        own = features[0]
+        generator = derive_generator(evidence.runtime.seed, "discriminator", step)
+        theirs = evidence.activations[torch.randint(len(evidence.activations), (len(own),), generator=generator)]
+        loss = (verdict(theirs) - 1).square().mean() + verdict(own.detach()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        judge.requires_grad_(False)
+        deceived = (verdict(own) - 1).square().mean()
+        judge.requires_grad_(True)
+        return deceived
+
+    def state() -> State:
+        return join(judge=judge.state_dict(), optimizer=optimizer_state(optimizer))
+
+    def load_state(state: State) -> None:
+        judge.load_state_dict(part(state, "judge"))
+        load_optimizer_state(optimizer, part(state, "optimizer"))
+
+    return Objective(objective, state, load_state)
+
+
+OBJECTIVES: dict[str, Callable[[Evidence], Objective]] = {
+    "moments": moments,
+    "batch_norm": batch_norm,
+    "mmd": mmd,
+    "discriminator": discriminator,
+}
+
+
+def _standardized(reference: Moments, features: Tensor) -> Tensor:
+    shape = (1, -1, *(1 for _ in features.shape[2:]))
+    standardized: Tensor = (features.float() - reference.mean.view(shape)) / reference.deviation.view(shape)
+    return standardized
+
+
+def _describe(reference: Moments, features: Tensor) -> Tensor:
+    standardized = _standardized(reference, features)
+    return (F.adaptive_avg_pool2d(standardized, 4) if features.dim() == 4 else standardized).flatten(1)
+
+
+def _discrepancy(first: Tensor, second: Tensor, median: Tensor) -> Tensor:
+    n = len(first)
+    distances = torch.cdist(torch.cat([first, second]), torch.cat([first, second])).square()
+    kernel = torch.stack([torch.exp(-distances / (2 * width * median)) for width in (0.25, 1.0, 4.0)]).sum(0)
+    within = [block.sum() - block.diagonal().sum() for block in (kernel[:n, :n], kernel[n:, n:])]
+    between = kernel[:n, n:].mean()
+    return torch.stack(within).sum() / (n * (n - 1)) - 2 * between
+
+
+def _judge(activations: Tensor, seed: int) -> nn.Module:
+    channels = activations.shape[0]
+    with isolated_global_rng(seed, "discriminator"):
+        if activations.dim() != 3:
+            return nn.Sequential(nn.Linear(channels, 128), nn.LeakyReLU(0.2), nn.Linear(128, 1))
+        return nn.Sequential(
+            nn.Conv2d(channels, 64, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(64, 128, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(128, 1, 3, padding=1),
+        )

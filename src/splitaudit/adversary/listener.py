@@ -1,0 +1,51 @@
+"""The server that records what it sees. Aligned shadow layers are fitted to its recording after the training."""
+
+from torch import Tensor, nn
+
+from splitaudit.adversary.recorder import Recorder, Recording
+from splitaudit.adversary.sladv import Sladv
+from splitaudit.learning.server import ServerView
+from splitaudit.learning.state import State, join, part
+from splitaudit.runtime import Runtime
+
+
+class Listener:
+    """Records the activations of every exchange, and leaves the answer to `stage1`.
+
+    Without one it returns the honest gradient itself: no client can tell it from an honest server.
+    """
+
+    def __init__(self, batches: int, stage1: Sladv | None, runtime: Runtime) -> None:
+        self._recorder = Recorder(batches)
+        self._stage1 = stage1
+        self._runtime = runtime
+
+    @property
+    def shadow(self) -> nn.Module | None:
+        """The shadow of `stage1`, if there is one."""
+        return None if self._stage1 is None else self._stage1.shadow
+
+    @property
+    def recording(self) -> Recording:
+        """What has been recorded so far."""
+        return self._recorder.recording()
+
+    def respond(self, view: ServerView) -> Tensor:
+        """The gradient that `stage1` returns, or the honest one."""
+        self._recorder.record(view.activations)
+        return view.activation_gradient if self._stage1 is None else self._stage1.respond(view)
+
+    def metrics(self) -> dict[str, float]:
+        """Those of `stage1`."""
+        return {} if self._stage1 is None else self._stage1.metrics()
+
+    def state(self) -> State:
+        """The recording so far, and `stage1`."""
+        stage1 = {} if self._stage1 is None else self._stage1.state()
+        return join(recorder=self._recorder.state(), stage1=stage1)
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._recorder.load_state(part(state, "recorder"), self._runtime.device)
+        if self._stage1 is not None:
+            self._stage1.load_state(part(state, "stage1"))
