@@ -98,11 +98,17 @@ def step_costs(name: str, turns: int) -> None:
     model = {"name": name, "width": 32 if name == "resnet9" else 64}
     honest, listening = config(model, adversary={"kind": "honest"}), config(model, adversary={"alpha": 0})
     tampering = config(model, adversary={"alpha": 1})
+    recording = config(model, adversary={"kind": "aligned"})
     data = random_data(honest)
     whole, plain = WholeModel(honest, data), WholeModel(honest, data, plain=True)
     rounds = {
         label: session(settings, data).rounds()
-        for label, settings in (("split", honest), ("listening", listening), ("tampering", tampering))
+        for label, settings in (
+            ("split", honest),
+            ("recording", recording),
+            ("listening", listening),
+            ("tampering", tampering),
+        )
     }
     contestants = {"whole": whole.step, "plain": plain.step}
     contestants |= {label: lambda steps=steps: next(steps) for label, steps in rounds.items()}  # type: ignore[misc]
@@ -115,6 +121,7 @@ def step_costs(name: str, turns: int) -> None:
             "split / whole model (at most 1.03)": f"{seconds['split'] / seconds['whole']:.3f}",
             "plain PyTorch (contiguous float32) / split (at least 2)": f"{seconds['plain'] / seconds['split']:.2f}",
             "share of the matrix-product rate (at least 0.75)": f"{rate / peak:.2f} of {peak / 1e9:.0f} GFLOP/s",
+            "recording / honest (at most 1.02)": f"{seconds['recording'] / seconds['split']:.3f}",
             "listening shadow (alpha 0) / honest (at most 1.15)": f"{seconds['listening'] / seconds['split']:.3f}",
             "tampering shadow (alpha 1) / honest (at most 1.15)": f"{seconds['tampering'] / seconds['split']:.3f}",
         },

@@ -65,6 +65,14 @@ def test_dead_channels_do_not_outweigh_the_others() -> None:
     assert float(shift) == pytest.approx(1 / 99, rel=1e-4)
 
 
+def test_features_that_never_change_have_finite_distances() -> None:
+    """Of a collapsed model: neither a division by zero nor the root of a rounding error."""
+    constant = moments_of(torch.full((50, 3), 0.1))
+    other = Moments(torch.zeros(3), torch.eye(3))
+    for distance in (constant.distance(other), constant.distance(constant), constant.batch_distance(noise(8, 3))):
+        assert torch.stack(distance).isfinite().all()
+
+
 @pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1.5, 0.0), (1.0, 0.7)])
 def test_distance_of_batches_is_unbiased(scale: float, offset: float) -> None:
     """On average over small batches it is that of the population: about the recorded mean, also where it is zero."""

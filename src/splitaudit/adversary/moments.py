@@ -7,6 +7,8 @@ from torch import Tensor
 
 FLOOR = 0.01
 """Least variance that counts, as a share of the channels' mean variance: dead channels must not outweigh the others."""
+LEAST = 1e-12
+"""Variance below which differences are rounding errors."""
 
 
 def channel_rows(features: Tensor) -> Tensor:
@@ -23,9 +25,9 @@ class Moments:
 
     @property
     def deviation(self) -> Tensor:
-        """Of each channel (C,), not below a tenth of the channels' typical one."""
+        """Of each channel (C,), not below a tenth of the channels' typical one, and not zero where nothing varies."""
         variance = self.covariance.diagonal()
-        return (variance + FLOOR * variance.mean()).sqrt()
+        return (variance + FLOOR * variance.mean()).clamp_min(LEAST).sqrt()
 
     @property
     def correlation(self) -> Tensor:

@@ -17,17 +17,12 @@ def write_verdict(
     size = _size(config, attacks)
     server = [attacks[name] for name in ("aligned", "sladv") if name in attacks]
     if server:
-        sentences += _servers(config, server, noise, checks, size)
-    elif noise is not None:
-        sentences.append(f"Random noise of {size} costs {_drop(noise)}.")
-    if ceiling is not None:
-        if not server:
+        sentences += _servers(config, server, noise, ceiling, checks, size)
+    else:
+        if noise is not None:
+            sentences.append(f"Random noise of {size} costs {_drop(noise)}.")
+        if ceiling is not None:
             sentences.append(f"A server that came to know the clients' input layers would cost {_drop(ceiling)}.")
-        elif ceiling.accuracy_drop > 0:
-            strongest = max(server, key=lambda attack: attack.accuracy_drop)
-            share = 100 * strongest.accuracy_drop / ceiling.accuracy_drop
-            much = "as much as" if share >= 100 else f"{share:.0f}% of"
-            sentences.append(f"That is {much} what knowing the clients' input layers would bring it: {_drop(ceiling)}.")
     if white_box is not None:
         sentences.append(f"Somebody holding the whole model would cost {_drop(white_box)}.")
     return " ".join(sentences)
@@ -37,6 +32,7 @@ def _servers(
     config: RunConfig,
     servers: Sequence[AttackResult],
     noise: AttackResult | None,
+    ceiling: AttackResult | None,
     checks: Mapping[str, Check],
     size: str,
 ) -> list[str]:
@@ -52,6 +48,10 @@ def _servers(
         f"{how[strongest.name]}, with perturbations of {size}"
         + (f", where random noise of that size costs {_drop(noise)}." if noise is not None else ".")
     ]
+    if ceiling is not None and ceiling.accuracy_drop > 0:
+        share = 100 * strongest.accuracy_drop / ceiling.accuracy_drop
+        much = "as much as" if share >= 100 else f"{share:.0f}% of"
+        sentences.append(f"That is {much} what knowing the clients' input layers would bring it: {_drop(ceiling)}.")
     if strongest.name == "aligned" and not config.adversary.trains_shadow:
         sentences.append("It returned honest gradients all the while: no client could have noticed.")
     for attack in (strongest, *others):

@@ -97,8 +97,10 @@ def align(
 
 def _linear(evidence: Evidence) -> tuple[list[Candidate], float | None]:
     began = time.perf_counter()
+    if evidence.images.shape[2:] != evidence.activations.shape[2:]:
+        return [], None
     found = identify(evidence.activations, evidence.images.shape[1])
-    if found is None or found.explained < EXPLAINED or evidence.images.shape[2:] != evidence.activations.shape[2:]:
+    if found is None or not found.explained >= EXPLAINED:
         return [], None if found is None else found.explained
     shadow = solve(found, evidence)
     seconds = time.perf_counter() - began

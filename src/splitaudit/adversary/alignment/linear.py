@@ -9,7 +9,7 @@ left to be found by comparing statistics with those of the server's own images.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ _VALUES = 40_000_000
 RIDGE = 1e-5
 """Of the covariances that are inverted, as a share of their mean variance: recorded activations are rounded."""
 COLOURED = 1e-3
-"""Variance of a colour axis, as a share of the largest, from which on the server's images have that axis."""
+"""Variance of a colour axis, as a share of the largest, from which on images have that axis."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Identified:
     """A signal of `colours` channels in the activations, and the convolution that makes the activations of it."""
 
     signal: Tensor
-    """float64 (N, colours, H, W), centred: pixels, their colours mixed."""
+    """float64 (N, colours, H, W) on the CPU, centred: pixels, their colours mixed."""
     kernel: Tensor
     """float32 (C, colours, k, k)."""
     bias: Tensor
@@ -62,7 +62,8 @@ def identify(activations: Tensor, colours: int) -> Identified | None:
     for kernel, window in ATTEMPTS:
         if maps.shape[1] * window**2 <= colours * (kernel + window - 1) ** 2:
             continue
-        found = _attempt(maps, mean.flatten(), colours, kernel, window)
+        samples = max(64, _VALUES // (maps[0].numel() * window**2))
+        found = _attempt(maps[:samples], mean.flatten(), colours, kernel, window)
         if best is None or found.explained > best.explained:
             best = found
         if best.explained >= EXPLAINED:
@@ -86,7 +87,9 @@ def solve(found: Identified, evidence: Evidence) -> nn.Module:
         skewness = _skewness(brightness)
         shadow = evidence.runtime.place(_shadow(standardise, mixture, found)).eval()
         handicaps[shadow] = 1.0 if skewness * own_skewness > 0 else 1 + min(abs(skewness), abs(own_skewness))
-    best_at_cut = sorted(handicaps, key=evidence.score_at_cut)[:8]
+    # With a kernel of one pixel, the cut's statistics are the same under all mixtures.
+    tried = len(handicaps) if found.kernel.shape[-1] == 1 else 8
+    best_at_cut = sorted(handicaps, key=evidence.score_at_cut)[:tried]
     return min(best_at_cut, key=lambda shadow: evidence.score(shadow) * handicaps[shadow])
 
 
@@ -95,7 +98,7 @@ def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int)
     windows = torch.cat([_shifted(maps, dy, dx, window) for dy, dx in product(range(window), repeat=2)], 1)
     signal = torch.einsum("nchw,ck->nkhw", windows.double(), _common_signal(windows, colours, kernel, window))
     weights, bias, explained = _regress(maps, signal, kernel)
-    return Identified(signal, weights, bias + mean, explained)
+    return Identified(signal.cpu(), weights.cpu(), (bias + mean).cpu(), explained)
 
 
 def _shifted(maps: Tensor, dy: int, dx: int, window: int) -> Tensor:
@@ -112,10 +115,9 @@ def _common_signal(windows: Tensor, colours: int, kernel: int, window: int) -> T
     """
     before, after = kernel // 2, kernel // 2 + window - 1
     height, width = windows.shape[2:]
-    samples = max(1, _VALUES // windows[0].numel())
 
     def rows(dy: int, dx: int) -> Tensor:
-        inner = windows[:samples, :, before + dy : height - after + dy, before + dx : width - after + dx]
+        inner = windows[:, :, before + dy : height - after + dy, before + dx : width - after + dx]
         return inner.permute(0, 2, 3, 1).flatten(0, 2).double()
 
     here = rows(0, 0)
@@ -141,7 +143,9 @@ def _regress(maps: Tensor, signal: Tensor, kernel: int) -> tuple[Tensor, Tensor,
     wanted = maps[..., reach : height - reach, reach : width - reach].permute(0, 2, 3, 1).flatten(0, 2).double()
     solution = torch.linalg.solve(_ridged(inputs.mT @ inputs / len(inputs)), inputs.mT @ wanted / len(inputs))
     variance, error = wanted.square().mean(0), (wanted - inputs @ solution).square().mean(0)
-    explained = 1 - float((error / (variance + FLOOR * variance.mean())).mean())
+    # Of channels that never change, nothing is explained.
+    tiny = torch.finfo(torch.float32).tiny
+    explained = 1 - float(((error + tiny) / (variance + FLOOR * variance.mean() + tiny)).mean())
     weights = solution[:-1].mT.unflatten(1, (signal.shape[1], kernel, kernel))
     return weights.float(), solution[-1].float(), explained
 
@@ -151,14 +155,15 @@ def _mixtures(signal: Tensor, pixels: Tensor) -> Iterator[Tensor]:
     neighbours.
 
     Both are written in axes of their own that are uncorrelated, also with their neighbours; a mixture pairs those axes
-    and gives each pair a sign. Colour axes that the server's images hardly have (grey ones have brightness alone) are
+    and gives each pair a sign. Colour axes that either side's images hardly have (grey ones have brightness alone) are
     left out: the mixture does not see them.
     """
-    to_signal, colours = torch.linalg.inv(_axes(signal)), signal.shape[1]
-    of_pixels = _axes(pixels)
-    for chosen in permutations(range(colours), len(of_pixels)):
-        for signs in product((1.0, -1.0), repeat=len(of_pixels)):
-            yield to_signal[:, list(chosen)] * torch.tensor(signs, dtype=torch.float64) @ of_pixels
+    to_signal, of_pixels = torch.linalg.pinv(_axes(signal)), _axes(pixels)
+    pairs = min(to_signal.shape[1], len(of_pixels))
+    for own in combinations(range(len(of_pixels)), pairs):
+        for chosen in permutations(range(to_signal.shape[1]), pairs):
+            for signs in product((1.0, -1.0), repeat=pairs):
+                yield to_signal[:, list(chosen)] * torch.tensor(signs, dtype=torch.float64) @ of_pixels[list(own)]
 
 
 def _axes(image: Tensor) -> Tensor:
@@ -188,7 +193,8 @@ def _skewness(values: Tensor) -> float:
 
 
 def _ridged(covariance: Tensor) -> Tensor:
-    return covariance + RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+    ridge = (RIDGE * covariance.diagonal().mean()).clamp_min(torch.finfo(torch.float32).tiny)
+    return covariance + ridge * torch.eye(len(covariance)).to(covariance)
 
 
 def _shadow(standardise: nn.Module, mixture: Tensor, found: Identified) -> nn.Module:

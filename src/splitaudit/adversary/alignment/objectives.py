@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.adversary.alignment.evidence import Evidence, Features
-from splitaudit.adversary.moments import Moments
+from splitaudit.adversary.moments import LEAST, Moments
 from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
 from splitaudit.models.stages import Stages
 from splitaudit.randomness import derive_generator, isolated_global_rng
@@ -72,7 +72,7 @@ def mmd(evidence: Evidence) -> Objective:
     with torch.no_grad():
         recorded = evidence.features(evidence.activations[-512:])
     described = [_describe(reference, stage) for reference, stage in zip(evidence.references, recorded, strict=True)]
-    medians = [torch.pdist(stage).square().median() for stage in described]
+    medians = [torch.pdist(stage).square().median().clamp_min(LEAST) for stage in described]
 
     def objective(features: Features, step: int) -> Tensor:
         generator = derive_generator(evidence.runtime.seed, "mmd", step)

@@ -1,0 +1,147 @@
+"""Aligning: which candidates are fitted for how long, what is refused, and that it works for every model and cut."""
+
+import importlib
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from splitaudit.adversary import own_runtime
+from splitaudit.adversary.alignment import Aligned, align
+from splitaudit.adversary.alignment.fitting import Fit
+from splitaudit.adversary.recorder import Recording
+from splitaudit.config import AlignmentConfig
+from splitaudit.errors import ConfigError
+from splitaudit.models import cut, model_names, named_depths
+from tests.adversary.alignment.parts import RUNTIME, input_layers, photographs, recording_of, server_layers
+from tests.adversary.reach import assert_nothing_of_the_clients
+from tests.conftest import small_parts
+
+SHAPES = ("single", "residual", "plain", "multi")
+
+
+@pytest.fixture(scope="module")
+def linear() -> Recording:
+    """Of input layers that are one convolution."""
+    return recording_of(input_layers(photographs(1), nn.Conv2d(1, 6, 3, padding=1))(photographs(1)[:256] / 255))
+
+
+@pytest.fixture(scope="module")
+def halved() -> Recording:
+    """Of input layers that halve the image, with an activation."""
+    layers = (nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2, padding=1))
+    return recording_of(input_layers(photographs(1), *layers)(photographs(1)[:256] / 255))
+
+
+@pytest.fixture(autouse=True)
+def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps instead of fifty between two looks at the scores."""
+    monkeypatch.setattr(importlib.import_module("splitaudit.adversary.alignment.align"), "STRETCH", 2)
+
+
+def aligned(recording: Recording, *candidates: str, images: int = 64, **settings: object) -> tuple[Aligned, list[str]]:
+    """What came of it, and what was told on the way."""
+    config = AlignmentConfig(candidates=candidates, batch_size=8, **settings)
+    told: list[str] = []
+
+    def progress(shape: str, steps: int, most: int) -> None:
+        told.append(f"{shape} {steps}/{most}")
+
+    layers = server_layers(recording.activations.shape[1])
+    return align(config, recording, layers, photographs(1)[-images:], RUNTIME, None, progress), told
+
+
+def test_linear_layers_are_solved_for_and_nothing_is_fitted(linear: Recording) -> None:
+    found, told = aligned(linear, "linear", *SHAPES)
+    assert [candidate.shape for candidate in found.candidates] == ["linear"]
+    assert found.chosen is found.candidates[0]
+    assert found.chosen.steps == 0
+    assert found.explained is not None
+    assert found.explained > 0.97
+    assert told == ["linear 0/1"]
+
+
+def test_the_worse_half_is_dropped_again_and_again(halved: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four candidates for 2 steps, two for 4 more, and the best until the steps are spent."""
+    monkeypatch.setattr(Fit, "settled", False)
+    found, told = aligned(halved, *SHAPES, steps=13)
+    assert told[:4] == [f"{shape} 2/13" for shape in SHAPES]
+    survivors = [line.split()[0] for line in told[4:6]]
+    assert [line.split()[1] for line in told[4:]] == ["6/13", "6/13", "8/13", "10/13", "12/13", "13/13"]
+    last = told[-1].split()[0]
+    assert {line.split()[0] for line in told[6:]} == {last}
+    steps = {candidate.shape: candidate.steps for candidate in found.candidates}
+    assert steps == {shape: 13 if shape == last else 6 if shape in survivors else 2 for shape in SHAPES}
+    after_two, _ = aligned(halved, *SHAPES, steps=2)
+    ranking = sorted(after_two.candidates, key=lambda candidate: candidate.score)
+    assert {candidate.shape for candidate in ranking[:2]} == set(survivors)
+    assert found.chosen.score == min(candidate.score for candidate in found.candidates)
+    assert found.explained is None
+    with_linear, _ = aligned(halved, "linear", *SHAPES, steps=13)
+    assert with_linear.chosen.score == found.chosen.score
+
+
+def test_a_fit_that_brings_nothing_stops_by_itself(halved: Recording) -> None:
+    _, told = aligned(halved, "single", steps=1000, learning_rate=1e-12)
+    assert told == [f"single {steps}/1000" for steps in (2, 4, 6, 8)]
+
+
+def test_too_few_images_are_refused(halved: Recording) -> None:
+    with pytest.raises(ConfigError, match=r"attacker\.images: 15 are too few .* take 16"):
+        aligned(halved, "single", images=15)
+    assert aligned(halved, "single", images=16, steps=2)[0].chosen.score < torch.inf
+
+
+def test_no_candidate_left_is_refused(halved: Recording) -> None:
+    with pytest.raises(ConfigError, match=r"alignment\.candidates: .* no other candidate"):
+        aligned(halved, "linear")
+
+
+def test_constant_activations_align_to_something_finite() -> None:
+    """A collapsed model is the report's to tell, not a crash's."""
+    recording = recording_of(torch.ones(64, 6, 16, 16))
+    found, _ = aligned(recording, "linear", "single", steps=2)
+    assert found.chosen.shadow(photographs(1)[:4] / 255).isfinite().all()
+
+
+def test_vectors_can_cross_the_cut() -> None:
+    generator = torch.Generator().manual_seed(0)
+    recording = recording_of(torch.randn(64, 24, generator=generator))
+    model = nn.Sequential(nn.Identity(), nn.Linear(24, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    layers = cut(model, "0", "3").F2
+    assert isinstance(layers, fx.GraphModule)
+    config = AlignmentConfig(batch_size=8, steps=4)
+    found = align(config, recording, layers, photographs(3)[-64:], RUNTIME, None, lambda *_: None)
+    assert found.explained is None
+    assert found.chosen.shadow(photographs(3)[:4] / 255).shape == (4, 24)
+
+
+CASES = [
+    *((name, depth, "u_shaped") for name in model_names() for depth in named_depths(name)),
+    *((name, "depth1", "vanilla") for name in model_names()),
+]
+
+
+@pytest.mark.parametrize(("name", "depth", "topology"), CASES)
+def test_every_model_and_depth(name: str, depth: str, topology: str) -> None:
+    """The recording of a few real exchanges, with the server's real layers; nothing of the clients is reached."""
+    parts = small_parts(
+        *(f"model.name={name}", f"model.input_end={depth}", f"training.topology={topology}"),
+        *("data.size=16", "data.channels=3", "training.iterations=2", "attacker.images=32"),
+        "model.width=8" if name in {"cnn", "resnet9", "resnet18"} else "model.width=null",
+        "adversary.kind=aligned",
+    )
+    list(parts.session.rounds())
+    assert parts.adversary is not None
+    assert isinstance(parts.model.F2, fx.GraphModule)
+    shapes = ("linear", "single", "multi") if depth == "depth1" else ("single", "multi")
+    config = AlignmentConfig(candidates=shapes, batch_size=4, steps=2)
+    runtime = own_runtime(parts.runtime)
+    found = align(
+        config, parts.adversary.recording, parts.model.F2, parts.data.attacker.images, runtime, None, lambda *_: None
+    )
+    activations: Tensor = found.chosen.shadow(parts.data.attacker.images[:3] / 255)
+    assert activations.shape == (3, *parts.model.cut_shape)
+    assert activations.isfinite().all()
+    assert 0 <= found.chosen.score < torch.inf
+    assert_nothing_of_the_clients(found, parts)

@@ -1,0 +1,94 @@
+"""Fitting one candidate: seeded, resumed without a trace, better for it, and done when nothing improves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from splitaudit.adversary.alignment.evidence import Evidence
+from splitaudit.adversary.alignment.fitting import Fit
+from splitaudit.adversary.alignment.objectives import OBJECTIVES
+from splitaudit.adversary.alignment.shadow import initial_shadow
+from splitaudit.config import AlignmentConfig
+from tests.adversary.alignment.parts import evidence_of, input_layers, photographs
+
+ALL = AlignmentConfig(batch_size=16, objectives=dict.fromkeys(OBJECTIVES, 1.0))
+SHAPES = ["single", "multi"]
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    """Of input layers with an activation, recorded on photographs."""
+    images = photographs(1)
+    layers = (nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2, padding=1))
+    return evidence_of(input_layers(images, *layers)(images[:320] / 255), images[-320:])
+
+
+def assert_same(one: Fit, other: Fit) -> None:
+    assert one.scores == other.scores
+    first, second = one.shadow.state_dict(), other.shadow.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def fitted(shape: str, evidence: Evidence, *stretches: int) -> Fit:
+    fit = Fit(shape, ALL, evidence, None)
+    for steps in stretches:
+        fit.advance_to(steps)
+    return fit
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_fit_is_seeded(shape: str, evidence: Evidence) -> None:
+    """Twice the same, while somebody else draws random numbers."""
+    state = torch.get_rng_state()
+    first = fitted(shape, evidence, 3, 6)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(1)
+    assert_same(first, fitted(shape, evidence, 3, 6))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_resumed_after_every_stretch_it_ends_with_the_same_bytes(
+    shape: str, evidence: Evidence, tmp_path: Path
+) -> None:
+    """With all objectives; and asked for steps that are done, it does none."""
+    whole = fitted(shape, evidence, 2, 4, 6)
+    for steps in (2, 4, 6):
+        Fit(shape, ALL, evidence, tmp_path).advance_to(steps)
+    resumed = Fit(shape, ALL, evidence, tmp_path)
+    resumed.advance_to(4)
+    assert_same(whole, resumed)
+    assert sorted(resumed.scores) == [2, 4, 6]
+    assert resumed.seconds > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_fit_improves_the_held_out_score_and_keeps_the_best(shape: str, evidence: Evidence) -> None:
+    fit = Fit(shape, AlignmentConfig(batch_size=32), evidence, None)
+    before = evidence.score(initial_shadow(shape, evidence).eval())
+    for steps in (15, 30, 45, 60):
+        fit.advance_to(steps)
+        assert evidence.score(fit.shadow) == pytest.approx(fit.best, rel=1e-4)
+        assert fit.best == min(fit.scores.values())
+    assert not fit.shadow.training
+    assert fit.best < 0.85 * before
+
+
+@pytest.mark.parametrize(
+    ("scores", "settled"),
+    [
+        ([5.0], False),
+        ([1.0, 1.0, 1.0], False),
+        ([1.0, 1.0, 1.0, 1.0], True),
+        ([1.0, 0.999, 0.995, 0.992], True),
+        ([1.0, 0.9, 0.8, 0.7], False),
+        ([1.0, 2.0, 2.0, 0.98], False),
+        ([2.0, 1.0, 3.0, 3.0], False),
+        ([2.0, 1.0, 3.0, 3.0, 3.0], True),
+    ],
+)
+def test_settled_when_three_scores_bring_nothing(scores: list[float], settled: bool, evidence: Evidence) -> None:
+    fit = Fit("single", ALL, evidence, None)
+    fit.scores = dict(enumerate(scores))
+    assert fit.settled is settled

@@ -1,0 +1,115 @@
+"""Input layers that are one convolution: the pixels are found in what crosses the cut, and the layers with them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from splitaudit.adversary.alignment.linear import EXPLAINED, Identified, identify, solve
+from tests.adversary.alignment.parts import evidence_of, input_layers, photographs
+
+CASES = [(1, 1, 4), (1, 3, 6), (1, 3, 16), (1, 5, 32), (3, 1, 8), (3, 3, 16), (3, 3, 32)]
+"""Colours, side of the kernel, and channels: (1, 3, 6) and (3, 3, 16) have too few to look at single places."""
+
+
+def convolution(colours: int, kernel: int, channels: int) -> nn.Module:
+    layers = (nn.Conv2d(colours, channels, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(channels))
+    return input_layers(photographs(colours), *layers)
+
+
+def found_in(F1: nn.Module, images: Tensor, precision: torch.dtype = torch.float32) -> Identified:
+    found = identify(F1(images / 255).to(precision), images.shape[1])
+    assert found is not None
+    return found
+
+
+def determination(signal: Tensor, pixels: Tensor) -> float:
+    """R squared of the signal as a mixture of the pixels' colours at the same place."""
+    inputs, wanted = (t.double().permute(0, 2, 3, 1).flatten(0, 2) for t in (pixels, signal))
+    inputs, wanted = inputs - inputs.mean(0), wanted - wanted.mean(0)
+    error = wanted - inputs @ torch.linalg.lstsq(inputs, wanted).solution
+    return 1 - float((error.square().mean(0) / wanted.square().mean(0)).max())
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("colours", "kernel", "channels"), CASES)
+def test_the_signal_is_the_image(colours: int, kernel: int, channels: int, precision: torch.dtype) -> None:
+    images = photographs(colours)[:128]
+    found = found_in(convolution(colours, kernel, channels), images, precision)
+    assert found.explained > 0.97
+    assert found.kernel.shape == (channels, colours, kernel, kernel)
+    side = found.signal.shape[-1]
+    assert determination(found.signal, images[..., :side, :side]) > 0.95
+
+
+@pytest.mark.parametrize(("colours", "kernel", "channels"), CASES)
+def test_solved_layers_do_as_the_clients(colours: int, kernel: int, channels: int) -> None:
+    """With images of the same kind, though others, on images that neither side has seen."""
+    F1 = convolution(colours, kernel, channels)
+    photos = photographs(colours)
+    evidence = evidence_of(F1(photos[:512] / 255), photos[-512:])
+    shadow = solve(found_in(F1, photos[:256]), evidence)
+    unseen = photos[600:700] / 255
+    assert correlation(shadow(unseen), F1(unseen)) > 0.9
+    assert evidence.score(shadow) < 2 * evidence.score(F1)
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Over places and images, of all channels."""
+    rows = [(t - t.mean((0, 2, 3), keepdim=True)).flatten() for t in (one.detach(), other)]
+    return float(torch.corrcoef(torch.stack(rows))[0, 1])
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_layers_with_an_activation_do_not_pass_for_one_convolution(colours: int) -> None:
+    photos = photographs(colours)
+    norm = nn.BatchNorm2d(16, momentum=1.0)
+    layers = (nn.Conv2d(colours, 16, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
+    F1 = input_layers(photos, *layers)
+    nn.init.zeros_(norm.bias)
+    F1.train()(photos[:256] / 255)  # so that each ReLU is open half of the time
+    assert found_in(F1.eval(), photos[:128]).explained < EXPLAINED
+    assert found_in(F1[:3], photos[:128]).explained > EXPLAINED
+
+
+def test_what_is_no_map_of_some_size_is_not_tried() -> None:
+    assert identify(torch.rand(50, 16), 1) is None
+    assert identify(torch.rand(50, 16, 4, 4), 1) is None
+
+
+def test_grey_images_see_brightness_alone() -> None:
+    """A server whose images have no colours finds the kernel; what it cannot know, the colours, it leaves alone."""
+    F1 = convolution(3, 3, 32)
+    clients = photographs(3)[:512]
+    grey = photographs(1)[-512:].expand(-1, 3, -1, -1)
+    shadow = solve(found_in(F1, clients), evidence_of(F1(clients / 255), grey))
+    pixels = (photographs(3)[600:700] / 255).requires_grad_()
+    activations = shadow(pixels)
+    (gradient,) = torch.autograd.grad(activations.square().sum(), pixels)
+    for colour in (1, 2):
+        torch.testing.assert_close(gradient[:, colour], gradient[:, 0], rtol=1e-3, atol=1e-4 * float(gradient.std()))
+    greyed = pixels.detach().mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(shadow(greyed), activations, rtol=1e-3, atol=1e-3)
+    assert correlation(activations, F1(greyed)) > 0.8
+
+
+def test_clients_whose_images_are_grey() -> None:
+    """In three channels, but with one colour: the signal has one axis, whatever colours the server's images have."""
+    F1 = convolution(3, 3, 32)
+    clients = photographs(1)[:512].expand(-1, 3, -1, -1)
+    shadow = solve(found_in(F1, clients), evidence_of(F1(clients / 255), photographs(3)[-512:]))
+    unseen = photographs(1)[600:700].expand(-1, 3, -1, -1) / 255
+    assert correlation(shadow(unseen), F1(unseen)) > 0.9
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_skewness_tells_an_image_from_its_negative(negative: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the score is the same for both, as it is when statistics are symmetric."""
+    photos = (photographs(1).float().square() / 255).byte()
+    photos = 255 - photos if negative else photos
+    F1 = convolution(1, 3, 16)
+    evidence = evidence_of(F1(photos[:512] / 255), photos[-512:])
+    monkeypatch.setattr(evidence, "score", lambda _shadow: 1.0)
+    monkeypatch.setattr(evidence, "score_at_cut", lambda _shadow: 1.0)
+    shadow = solve(found_in(F1, photos[:256]), evidence)
+    unseen = photos[600:700] / 255
+    assert correlation(shadow(unseen), F1(unseen)) > 0.9
