@@ -31,7 +31,13 @@ def test_killed_at_random_moments_of_training(tmp_path: Path, how: signal.Signal
     moments = random.Random(0)
     kills = 0
     for _ in range(3):
-        process = subprocess.Popen(commands[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+        process = subprocess.Popen(
+            commands[1],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENVIRONMENT,
+            preexec_fn=heed_interrupts,
+        )
         wait_for_training(stopped, process)
         time.sleep(moments.uniform(0, 0.5))
         process.send_signal(how)
@@ -42,6 +48,11 @@ def test_killed_at_random_moments_of_training(tmp_path: Path, how: signal.Signal
     subprocess.run(commands[1], check=True, capture_output=True, env=ENVIRONMENT)
     assert kills > 0
     assert outcome(whole) == outcome(stopped)
+
+
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_training(folder: Path, process: "subprocess.Popen[bytes]") -> None:
