@@ -55,7 +55,7 @@ def run(
 def attack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     attacks: Annotated[str, typer.Option(help="Names, separated by commas; the anchors are always run too.")] = "",
-    set_: Sets = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006 (Typer copies it)
     eps_curve: Annotated[bool, typer.Option("--eps-curve", help="Also each attack over evaluation.eps_grid.")] = False,
 ) -> None:
     """Attack a finished run's model again, with other attacks or settings (--set attack.eps=16/255)."""

@@ -1,7 +1,7 @@
 """What fitted shadow layers minimise: how unlike the recorded features theirs are.
 
 Each objective is made from the `Evidence` and called with the activations and stage features of a batch of the server's
-own images. It must not be smaller for a batch that merely has less variance.
+own images.
 """
 
 from collections.abc import Callable
