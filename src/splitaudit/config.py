@@ -153,7 +153,7 @@ class AdversaryConfig(_Section):
         return self.kind == "sladv" or (self.kind == "aligned" and self.alpha != 0)
 
 
-AlignmentObjective = Literal["moments", "batch_norm", "mmd", "discriminator"]
+AlignmentObjective = Literal["moments", "neighbours", "batch_norm", "mmd", "discriminator"]
 Candidate = Literal["linear", "single", "single-5x5", "residual", "residual-5x5", "plain", "multi"]
 
 

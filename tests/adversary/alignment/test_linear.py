@@ -99,17 +99,3 @@ def test_clients_whose_images_are_grey() -> None:
     shadow = solve(found_in(F1, clients), evidence_of(F1(clients / 255), photographs(3)[-512:]))
     unseen = photographs(1)[600:700].expand(-1, 3, -1, -1) / 255
     assert correlation(shadow(unseen), F1(unseen)) > 0.9
-
-
-@pytest.mark.parametrize("negative", [False, True])
-def test_skewness_tells_an_image_from_its_negative(negative: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the score is the same for both, as it is when statistics are symmetric."""
-    photos = (photographs(1).float().square() / 255).byte()
-    photos = 255 - photos if negative else photos
-    F1 = convolution(1, 3, 16)
-    evidence = evidence_of(F1(photos[:512] / 255), photos[-512:])
-    monkeypatch.setattr(evidence, "score", lambda _shadow: 1.0)
-    monkeypatch.setattr(evidence, "score_at_cut", lambda _shadow: 1.0)
-    shadow = solve(found_in(F1, photos[:256]), evidence)
-    unseen = photos[600:700] / 255
-    assert correlation(shadow(unseen), F1(unseen)) > 0.9

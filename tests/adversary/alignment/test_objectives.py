@@ -6,6 +6,7 @@ from torch import Tensor, fx, nn
 
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.objectives import OBJECTIVES, Objective
+from splitaudit.adversary.moments import RunningMoments
 from splitaudit.models import cut
 from tests.adversary.alignment.parts import RUNTIME, evidence_of, input_layers, photographs, recording_of
 
@@ -34,7 +35,7 @@ def losses(objective: Objective, evidence: Evidence, batches: list[Tensor]) -> T
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("name", ["moments", "batch_norm", "mmd"])
+@pytest.mark.parametrize("name", ["moments", "neighbours", "batch_norm", "mmd"])
 def test_least_for_the_recorded_activations(name: str, change: str, evidence: Evidence, activations: Tensor) -> None:
     batches = list(activations.split(64))
     objective = OBJECTIVES[name](evidence)
@@ -61,6 +62,31 @@ def test_its_draws_are_its_own(name: str, evidence: Evidence, activations: Tenso
     first, second = (losses(OBJECTIVES[name](evidence), evidence, batches) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_neighbours_see_where_features_lie(evidence: Evidence, activations: Tensor) -> None:
+    """Places shuffled alike in all images: the channels' moments at the cut stay, their neighbours change."""
+    shuffled = activations.flatten(2)[..., torch.randperm(256, generator=torch.Generator().manual_seed(0))]
+    batches = {"as recorded": activations, "shuffled": shuffled.view_as(activations)}
+    at_cut = RunningMoments()
+    at_cut.add(batches["shuffled"])
+    assert sum(evidence.references[0].distance(at_cut.moments())) < 1e-6
+    objective = OBJECTIVES["neighbours"](evidence)
+    own, moved = (losses(objective, evidence, list(maps.split(64))).mean() for maps in batches.values())
+    assert abs(own) < 0.05 * moved
+
+
+def test_neighbours_by_hand() -> None:
+    """Of maps of 2 x 2 places and one channel: products with the place below, to the right, and on both diagonals."""
+    model = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(4, 2))
+    layers = cut(model, "0", "1").F2
+    assert isinstance(layers, fx.GraphModule)
+    recorded = torch.tensor([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]]).view(2, 1, 2, 2)
+    evidence = Evidence(recording_of(recorded.repeat(9, 1, 1, 1)), layers, photographs(1)[:16], 4, RUNTIME)
+    other = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, 1.0]]).view(2, 1, 2, 2)
+    # Recorded, the products are 1, -1, -1 and -1; in the other maps -1, 1, -1 and -1. Deviations are 1 and a little.
+    found = OBJECTIVES["neighbours"](evidence).loss(evidence.features(other), 0)
+    torch.testing.assert_close(found, torch.tensor((4.0 + 4.0 + 0.0 + 0.0) / 4 / 1.01**2))
 
 
 def test_mmd_is_near_zero_for_the_same_distribution(evidence: Evidence, activations: Tensor) -> None:

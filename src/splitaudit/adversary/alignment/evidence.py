@@ -74,14 +74,6 @@ class Evidence:
         found = self._moments(activations)
         return float(self.total(held.distance(own) for held, own in zip(self._held, found, strict=True)))
 
-    @torch.no_grad()
-    def score_at_cut(self, shadow: nn.Module) -> float:
-        """The part of the score that is due to the cut alone: the server layers are not computed."""
-        found = RunningMoments()
-        for batch in self._held_images.split(BATCH):
-            found.add(self.imitate(shadow, batch))
-        return float(sum(self._held[0].distance(found.moments())))
-
     def _sample(self) -> Features:
         with torch.no_grad():
             return self.features(self.activations[:2])

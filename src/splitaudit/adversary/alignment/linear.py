@@ -4,21 +4,22 @@ Such layers mix neighbouring pixels linearly, so what crosses the cut still cont
 be read off the activations at a place *and* predicted there from those of every neighbour within the kernel's reach is
 the pixel itself, up to a mixture of its colours: blind identification by subspaces (Moulines et al., 1995), here as one
 eigenvalue problem. The kernel follows by regression of the activations on that signal. Only the mixture of colours is
-left to be found by comparing statistics with those of the server's own images.
+left to be found by comparison with the server's own images (`colours`).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, permutations, product
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
+from splitaudit.adversary.alignment.colours import match_colours
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.shadow import Mixed
 from splitaudit.adversary.moments import FLOOR
 from splitaudit.data import pixel_statistics
 from splitaudit.models import Normalize
+from splitaudit.randomness import derive_generator
 
 EXPLAINED = 0.97
 """Share of the activations' variance from which on the layers count as linear."""
@@ -30,8 +31,6 @@ _VALUES = 40_000_000
 """Numbers that an attempt looks at, so that wide layers cost no more memory than narrow ones."""
 RIDGE = 1e-5
 """Of the covariances that are inverted, as a share of their mean variance: recorded activations are rounded."""
-COLOURED = 1e-3
-"""Variance of a colour axis, as a share of the largest, from which on images have that axis."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +73,12 @@ def identify(activations: Tensor, colours: int) -> Identified | None:
 def solve(found: Identified, evidence: Evidence) -> nn.Module:
     """The shadow layers of an identified convolution: pixels to activations.
 
-    Of the mixtures of colours under which the server's images have the signal's statistics, the one whose features
-    score best. A negative scores nearly as well as the image, so a mixture under which brightness is skewed the other
-    way than in the server's images has to score better by as much as both are skewed.
+    The mixture of colours is that under which the server's own images have the signal's colours.
     """
     standardise = Normalize(*pixel_statistics(evidence.images))
     pixels = standardise(evidence.images[:SAMPLES].double() / 255)
-    own_skewness = _skewness(pixels.mean(1))
-    handicaps: dict[nn.Module, float] = {}
-    for mixture in _mixtures(found.signal, pixels):
-        brightness = torch.einsum("k,nkhw->nhw", torch.linalg.pinv(mixture).mean(0), found.signal)
-        skewness = _skewness(brightness)
-        shadow = evidence.runtime.place(_shadow(standardise, mixture, found)).eval()
-        handicaps[shadow] = 1.0 if skewness * own_skewness > 0 else 1 + min(abs(skewness), abs(own_skewness))
-    # With a kernel of one pixel, the cut's statistics are the same under all mixtures.
-    tried = len(handicaps) if found.kernel.shape[-1] == 1 else 8
-    best_at_cut = sorted(handicaps, key=evidence.score_at_cut)[:tried]
-    return min(best_at_cut, key=lambda shadow: evidence.score(shadow) * handicaps[shadow])
+    mixture = match_colours(pixels, found.signal, derive_generator(evidence.runtime.seed, "colours"))
+    return evidence.runtime.place(_shadow(standardise, mixture, found)).eval()
 
 
 def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int) -> Identified:
@@ -148,48 +136,6 @@ def _regress(maps: Tensor, signal: Tensor, kernel: int) -> tuple[Tensor, Tensor,
     explained = 1 - float(((error + tiny) / (variance + FLOOR * variance.mean() + tiny)).mean())
     weights = solution[:-1].mT.unflatten(1, (signal.shape[1], kernel, kernel))
     return weights.float(), solution[-1].float(), explained
-
-
-def _mixtures(signal: Tensor, pixels: Tensor) -> Iterator[Tensor]:
-    """The matrices (colours, colours) that take pixels to the signal with its covariances, at a place and to
-    neighbours.
-
-    Both are written in axes of their own that are uncorrelated, also with their neighbours; a mixture pairs those axes
-    and gives each pair a sign. Colour axes that either side's images hardly have (grey ones have brightness alone) are
-    left out: the mixture does not see them.
-    """
-    to_signal, of_pixels = torch.linalg.pinv(_axes(signal)), _axes(pixels)
-    pairs = min(to_signal.shape[1], len(of_pixels))
-    for own in combinations(range(len(of_pixels)), pairs):
-        for chosen in permutations(range(to_signal.shape[1]), pairs):
-            for signs in product((1.0, -1.0), repeat=pairs):
-                yield to_signal[:, list(chosen)] * torch.tensor(signs, dtype=torch.float64) @ of_pixels[list(own)]
-
-
-def _axes(image: Tensor) -> Tensor:
-    """The functionals (axes, colours) with unit variance, uncorrelated at a place and between neighbours (AMUSE)."""
-    centred = image - image.mean((0, 2, 3), keepdim=True)
-    variances, directions = torch.linalg.eigh(_lagged(centred, 0, 0))
-    kept = variances > COLOURED * variances[-1]
-    whiten: Tensor = (directions[:, kept] * variances[kept].rsqrt()).mT
-    neighbours = sum((_lagged(centred, *lag) for lag in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))), torch.zeros(()))
-    _, rotation = torch.linalg.eigh(whiten @ neighbours @ whiten.mT)
-    axes: Tensor = rotation.mT @ whiten
-    return axes
-
-
-def _lagged(image: Tensor, dy: int, dx: int) -> Tensor:
-    """Covariance (colours, colours), made symmetric, between pixels and those (dy, dx) further."""
-    height, width = image.shape[2:]
-    first = image[..., : height - dy, : width - dx].transpose(0, 1).flatten(1)
-    second = image[..., dy:, dx:].transpose(0, 1).flatten(1)
-    covariance = first @ second.mT / first.shape[1]
-    return (covariance + covariance.mT) / 2
-
-
-def _skewness(values: Tensor) -> float:
-    centred = values - values.mean()
-    return float(centred.pow(3).mean() / centred.square().mean() ** 1.5)
 
 
 def _ridged(covariance: Tensor) -> Tensor:

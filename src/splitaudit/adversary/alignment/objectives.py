@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from splitaudit.adversary.alignment.evidence import Evidence, Features
-from splitaudit.adversary.moments import LEAST, Moments
+from splitaudit.adversary.alignment.evidence import BATCH, Evidence, Features
+from splitaudit.adversary.moments import LEAST, Moments, channel_rows
 from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
 from splitaudit.models.stages import Stages
 from splitaudit.randomness import derive_generator, isolated_global_rng
@@ -34,6 +34,29 @@ def moments(evidence: Evidence) -> Objective:
     def objective(features: Features, _step: int) -> Tensor:
         pairs = zip(evidence.references, features, strict=True)
         return evidence.total(reference.batch_distance(found) for reference, found in pairs)
+
+    return Objective(objective)
+
+
+def neighbours(evidence: Evidence) -> Objective:
+    """Covariance between the channels at a place and those at its neighbours, wherever features are maps.
+
+    It sees how features are laid out, which `moments` does not. Source: texture synthesis by Gram matrices of shifted
+    features (Berger & Memisevic, ICLR 2017); without the noise of small batches, as in `moments`.
+    """
+    batches = evidence.activations.split(BATCH)
+    with torch.no_grad():
+        recorded = [_lagged(evidence, evidence.features(batch)) for batch in batches]
+    sizes = torch.tensor([len(batch) for batch in batches]).to(evidence.activations.device) / len(evidence.activations)
+    expected = [torch.einsum("n,n...->...", sizes, torch.stack(stage)) for stage in zip(*recorded, strict=True)]
+
+    def objective(features: Features, _step: int) -> Tensor:
+        halves = zip(*(tensor.tensor_split(2) for tensor in features), strict=True)
+        pairs = zip(*(_lagged(evidence, half) for half in halves), expected, strict=True)
+        losses = [
+            ((one - wanted) * (other - wanted)).sum((1, 2)).mean() / wanted.shape[-1] for one, other, wanted in pairs
+        ]
+        return torch.stack(losses).sum()
 
     return Objective(objective)
 
@@ -125,6 +148,7 @@ def discriminator(evidence: Evidence) -> Objective:
 
 OBJECTIVES: dict[str, Callable[[Evidence], Objective]] = {
     "moments": moments,
+    "neighbours": neighbours,
     "batch_norm": batch_norm,
     "mmd": mmd,
     "discriminator": discriminator,
@@ -135,6 +159,20 @@ def _standardized(reference: Moments, features: Tensor) -> Tensor:
     shape = (1, -1, *(1 for _ in features.shape[2:]))
     standardized: Tensor = (features.float() - reference.mean.view(shape)) / reference.deviation.view(shape)
     return standardized
+
+
+def _lagged(evidence: Evidence, features: Features) -> list[Tensor]:
+    """For each stage with maps, covariances (4, C, C) of its standardised channels with those of the next places."""
+    found = []
+    for reference, stage in zip(evidence.references, features, strict=True):
+        if stage.dim() != 4 or min(stage.shape[2:]) < 2:
+            continue
+        maps = _standardized(reference, stage)
+        above, below, left, right = maps[..., :-1, :], maps[..., 1:, :], maps[..., :-1], maps[..., 1:]
+        pairs = [(above, below), (left, right), (above[..., :-1], below[..., 1:]), (above[..., 1:], below[..., :-1])]
+        rows = [(channel_rows(one), channel_rows(other)) for one, other in pairs]
+        found.append(torch.stack([one.mT @ other / len(one) for one, other in rows]))
+    return found
 
 
 def _describe(reference: Moments, features: Tensor) -> Tensor:

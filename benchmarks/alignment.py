@@ -1,0 +1,122 @@
+"""What to fit shadow layers by, and whether the server's score can tell: shapes and objectives, at cuts behind a ReLU.
+
+Every shape is fitted with every objective to the recording of `benchmarks.passive`, and then attacked with. The table
+gives the server's own evidence (the held-out score) beside the drop, which only an audit can measure; the rank
+correlation between the two says how well a server can choose.
+
+    python -m benchmarks.alignment --out runs/passive --set data.root=FOLDER [--depths depth2 depth3] [--sources ...]
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.stats import spearmanr
+from torch import fx
+
+from benchmarks.judge import Judge
+from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
+from splitaudit.adversary import own_runtime
+from splitaudit.adversary.alignment.evidence import Evidence
+from splitaudit.adversary.alignment.fitting import Fit
+from splitaudit.adversary.alignment.shadow import initial_shadow
+from splitaudit.experiments.store import RunFolder
+
+OBJECTIVES: Mapping[str, Mapping[str, float]] = {
+    "moments": {"moments": 1.0},
+    "batch_norm": {"batch_norm": 1.0},
+    "mmd": {"mmd": 1.0},
+    "discriminator": {"discriminator": 1.0},
+    "neighbours": {"neighbours": 1.0},
+    "moments+neighbours": {"moments": 1.0, "neighbours": 1.0},
+    "moments+mmd": {"moments": 1.0, "mmd": 1.0},
+    "moments+discriminator": {"moments": 1.0, "discriminator": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fit: its settings, the server's evidence, and what it was worth."""
+
+    seed: int
+    depth: str
+    source: str
+    shape: str
+    objectives: str
+    steps: int
+    score: float
+    seconds: float
+    drop: float
+    true_input: float
+    noise: float
+    cosine: float
+    vjp_cosine: float
+
+
+def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: int, judged: int) -> list[Row]:
+    """One row for each shape and objective."""
+    config, parts = passive.config.alignment, passive.parts
+    assert isinstance(parts.model.F2, fx.GraphModule), "`cut` made the server layers"
+    assert parts.adversary is not None
+    own, images = own_runtime(parts.runtime), parts.data.attacker.images
+    evidence = Evidence(parts.adversary.recording, parts.model.F2, images, config.stages, own)
+    judge = Judge(passive, judged)
+    true_input, noise = judge.drop("sladv-true-input"), judge.drop("noise")
+    rows = []
+    for shape in shapes:
+        for name in objectives:
+            settings = config.model_copy(update={"objectives": OBJECTIVES[name]})
+            fit = Fit(shape, initial_shadow(shape, evidence), settings, evidence, None)
+            while fit.steps < steps and not fit.settled:
+                fit.advance_to(fit.steps + 50)
+            likeness = judge.likeness(fit.shadow)
+            rows.append(
+                Row(
+                    seed=passive.config.runtime.seed,
+                    depth=passive.config.model.input_end,
+                    source=passive.config.attacker.source,
+                    shape=shape,
+                    objectives=name,
+                    steps=fit.steps,
+                    score=fit.best,
+                    seconds=fit.seconds,
+                    drop=judge.aligned(fit.shadow),
+                    true_input=true_input,
+                    noise=noise,
+                    cosine=likeness.cosine,
+                    vjp_cosine=likeness.vjp_cosine,
+                )
+            )
+            print(json.dumps(vars(rows[-1])), flush=True)
+    return rows
+
+
+def main() -> None:
+    """Print a row a fit, and the rank correlations; write the rows as JSON."""
+    parser = common_options(__doc__)
+    parser.add_argument("--depths", nargs="+", default=["depth2", "depth3", "depth4"])
+    parser.add_argument("--sources", nargs="+", default=["tiny-imagenet"])
+    parser.add_argument("--shapes", nargs="+", default=["residual", "residual-5x5", "multi"])
+    parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for seed in range(options.seeds):
+        config, folder = passive_config(options, seed), RunFolder(options.out / f"seed-{seed}")
+        train_once(config, folder)
+        for depth in options.depths:
+            for source in options.sources:
+                passive = load_passive(config, depth, source, config.attacker.images, folder)
+                found = fit_all(passive, options.shapes, options.objectives, options.steps, options.images)
+                rows += found
+                correlation = spearmanr([row.score for row in found], [row.drop for row in found]).statistic
+                print(f"{depth}, {source}: rank correlation of score and drop {correlation:.2f} over {len(found)} fits")
+    if options.json is not None:
+        options.json.write_text(json.dumps([vars(row) for row in rows], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""One training that serves every passive server: whatever images it has, and wherever the model is cut.
+
+Passive servers return honest gradients, so they all end with the same model, and split training is training the whole
+model, so the depth of the cut changes nothing either. Each seed's model is therefore trained once, cut at depth1, with
+the activations at every depth recorded on the way, and published shadows (alpha = 0) of depth1 learning beside it.
+
+    python -m benchmarks.passive --out runs/passive --set data.root=FOLDER [--seeds 3] [CONFIG]
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, fx, nn
+
+from splitaudit.adversary import Sladv, own_runtime, untrained_shadow
+from splitaudit.adversary.recorder import Recorder
+from splitaudit.config import RunConfig, load_config, override_config
+from splitaudit.data import AuditData, load_audit_data
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.run import Parts, build
+from splitaudit.experiments.store import RunFolder
+from splitaudit.experiments.training import train
+from splitaudit.learning.server import ServerView
+from splitaudit.learning.state import join, part
+from splitaudit.models.stages import Stages
+from splitaudit.models.zoo import named_depths
+from splitaudit.runtime import resolve
+
+SOURCES = ("cifar10", "tiny-imagenet", "fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Passive:
+    """A trained model cut at one depth, and what a server at that cut has."""
+
+    config: RunConfig
+    parts: Parts
+    """The adversary's recording is that of this cut."""
+    published: nn.Module | None
+    """The published shadow, with all the images it was given at the training; at depth1 alone."""
+    training_seconds: float
+    """Of the whole training; what learned beside it included."""
+
+
+def train_once(config: RunConfig, folder: RunFolder) -> None:
+    """Train the model of `config`, cut at depth1, unless the folder has it. A kill loses what was trained."""
+    if _done(folder).exists():
+        return
+    parts = build(config, print)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    folder.take(config, parts.digests)
+    learning = {source: _published(at(config, "depth1", source), parts) for source in SOURCES}
+    with _overheard(config, parts, learning) as recorders:
+        seconds = train(config, parts.session, folder, Reporter()).seconds
+    assert parts.adversary is not None
+    _save(folder.path / "model.safetensors", parts.model.whole.state_dict())
+    _save(folder.path / "recording-depth1.safetensors", part(parts.adversary.state(), "recorder"))
+    for depth, recorder in recorders.items():
+        _save(folder.path / f"recording-{depth}.safetensors", recorder.state())
+    for source, (server, _) in learning.items():
+        _save(folder.path / f"published-{source}.safetensors", server.shadow.state_dict())
+    _done(folder).write_text(json.dumps({"seconds": seconds}))
+
+
+def load_passive(config: RunConfig, depth: str, source: str, images: int, folder: RunFolder) -> Passive:
+    """What `train_once` left, seen by a server at this depth with so many images of this source."""
+    config = at(config, depth, source, images)
+    parts = build(config, lambda _text: None)
+    parts.model.whole.load_state_dict(load_file(folder.path / "model.safetensors"))
+    assert parts.adversary is not None
+    parts.adversary.load_state(join(recorder=load_file(folder.path / f"recording-{depth}.safetensors")))
+    published = None
+    if depth == "depth1":
+        published = _untrained(config, parts.data, parts)
+        published.load_state_dict(load_file(folder.path / f"published-{source}.safetensors"))
+    seconds = json.loads(_done(folder).read_text())["seconds"]
+    return Passive(config, parts, published, seconds)
+
+
+def common_options(description: str | None) -> argparse.ArgumentParser:
+    """A command line that names the trained models: a config, overrides, seeds and a folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default="cifar10-cpu")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def passive_config(options: argparse.Namespace, seed: int) -> RunConfig:
+    """The config that a passive server's model is trained with."""
+    overrides = ["adversary.kind=aligned", f"runtime.seed={seed}", "model.input_end=depth1"]
+    return resolve(load_config(options.config, [*options.overrides, *overrides]))
+
+
+def at(config: RunConfig, depth: str, source: str, images: int | None = None) -> RunConfig:
+    """The config with another cut and other images of the server's own."""
+    overrides = [f"model.input_end={depth}", f"attacker.source={source}"]
+    return resolve(override_config(config, [*overrides, *([] if images is None else [f"attacker.images={images}"])]))
+
+
+def _done(folder: RunFolder) -> Path:
+    return folder.path / "passive.json"
+
+
+def _save(file: Path, state: dict[str, Tensor]) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, file)
+
+
+def _published(config: RunConfig, parts: Parts) -> tuple[Sladv, Tensor]:
+    """A published server with alpha = 0, untrained, and its images."""
+    data = load_audit_data(config)
+    return Sladv(config.adversary, _untrained(config, data, parts), own_runtime(parts.runtime)), data.attacker.images
+
+
+def _untrained(config: RunConfig, data: AuditData, parts: Parts) -> nn.Module:
+    return untrained_shadow(config.adversary, data.attacker.images, parts.model.cut_shape, parts.runtime)
+
+
+@contextmanager
+def _overheard(
+    config: RunConfig, parts: Parts, learning: dict[str, tuple[Sladv, Tensor]]
+) -> Iterator[dict[str, Recorder]]:
+    """Record at deeper cuts too, and let published servers learn; clients get the honest gradient all the same."""
+    assert parts.adversary is not None
+    assert isinstance(parts.model.F2, fx.GraphModule), "`cut` made the server layers"
+    deeper = dict(list(named_depths(str(config.model.name)).items())[1:])
+    recorders = {depth: Recorder(config.adversary.recorded_batches) for depth in deeper}
+    stages = Stages(parts.model.F2)
+    tapped = stages.tap([*deeper.values(), stages.names[-1]])
+    heard: dict[str, Tensor] = {}
+
+    def keep(_module: nn.Module, _inputs: object, outputs: tuple[Tensor, ...]) -> Tensor:
+        heard.update({depth: out.detach() for depth, out in zip(deeper, outputs, strict=False)})
+        return outputs[-1]
+
+    hook = tapped.register_forward_hook(keep)
+    parts.session.server.layers.module = tapped
+    respond = parts.adversary.respond
+
+    def answer(view: ServerView) -> Tensor:
+        for depth, recorder in recorders.items():
+            recorder.record(heard[depth])
+        for server, images in learning.values():
+            generator = torch.Generator()
+            generator.set_state(view.generator.get_state())
+            server.respond(replace(view, images=images, generator=generator))
+        return respond(view)
+
+    parts.adversary.respond = answer  # type: ignore[method-assign]
+    try:
+        yield recorders
+    finally:
+        hook.remove()
+
+
+def main() -> None:
+    """Train the models that the other benchmarks attack."""
+    options = common_options(__doc__).parse_args()
+    for seed in range(options.seeds):
+        train_once(passive_config(options, seed), RunFolder(options.out / f"seed-{seed}"))
+
+
+if __name__ == "__main__":
+    main()
