@@ -1,5 +1,5 @@
-"""The comparison page of 50 runs: its size, how long it takes to write, and to open from disk in Chromium. Beside it one
-run's own report, with Plotly's partial bundle and with the whole of it.
+"""The comparison page of 50 runs: its size, how long it takes to write, and to open from disk in Chromium. Beside it
+one run's own report, with Plotly's partial bundle and with the whole of it.
 
     python -m benchmarks.report RUN [--runs 50] [--turns 7]
 
