@@ -216,6 +216,23 @@ def test_seeds_end_with_a_report(
     assert (here / "seeds" / "report.html").is_file()
 
 
+def test_report_again_and_of_several_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out, alpha in (("one", 0), ("two", 1)):
+        changes = sets(*SMALL, f"adversary.alpha={alpha}")
+        assert splitaudit("run", "demo", "--out", out, *changes, monkeypatch=monkeypatch) == 0
+    (here / "one" / "report.html").unlink()
+    assert splitaudit("report", "one", monkeypatch=monkeypatch) == 0
+    assert (here / "one" / "report.html").is_file()
+    capsys.readouterr()
+    assert splitaudit("report", "one", "two", monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out == "report:  comparison.html\n"
+    assert "adversary.alpha" in (here / "comparison.html").read_text()
+    assert splitaudit("report", "one", "three", monkeypatch=monkeypatch) == 2
+    assert "There is no folder three" in capsys.readouterr().err
+
+
 def test_config_file_in_another_encoding(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,4 +251,4 @@ def test_the_installed_command() -> None:
     """The console script is there and knows its verbs."""
     script = Path(sys.executable).with_name("splitaudit")
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-    assert all(verb in done.stdout for verb in ("run", "attack", "presets", "show", "cuts", "schema"))
+    assert all(verb in done.stdout for verb in ("run", "attack", "report", "presets", "show", "cuts", "schema"))

@@ -69,6 +69,19 @@ def attack(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; by default RUN/report.html, of several runs ./comparison.html.")
+    ] = None,
+) -> None:
+    """Write a finished run's report again, or one page with several runs side by side."""
+    from splitaudit.report import write_reports
+
+    typer.echo(f"report:  {write_reports(runs, out)}")
+
+
+@app.command()
 def presets() -> None:
     """List the presets."""
     for name in preset_names():

@@ -304,6 +304,17 @@ class RunConfig(_Section):
             )
         return cautions
 
+    def derived_keys(self) -> set[str]:
+        """The settings, as `a.b`, whose values are those that follow from the others."""
+        followed = {"adversary": self.adversary.derived(), "attack": self.attack.derived()}
+        followed["evaluation"] = {"eps_grid": self.attack.derived_grid()}
+        return {
+            f"{name}.{key}"
+            for name, values in followed.items()
+            for key, value in values.items()
+            if getattr(getattr(self, name), key) == value
+        }
+
     def fingerprint(self) -> str:
         """A hash of every setting that tells one run from another."""
         settings = self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN)
@@ -360,10 +371,9 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
 def override_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """A config with `a.b=value` overrides. What was derived from an overridden setting is derived anew."""
     settings = config.model_dump(mode="json")
-    for name, section in (("adversary", config.adversary), ("attack", config.attack)):
-        settings[name] |= {key: None for key, value in section.derived().items() if getattr(section, key) == value}
-    if config.evaluation.eps_grid == config.attack.derived_grid():
-        settings["evaluation"]["eps_grid"] = None
+    for key in config.derived_keys():
+        section, _, name = key.partition(".")
+        settings[section][name] = None
     for override in overrides:
         _override(settings, override)
     return parse_config(settings, "with your --set")

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
-from splitaudit.evaluation.statistics import wilson_interval
+from splitaudit.evaluation.statistics import seeds_interval, wilson_interval
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+SEEDS = [3, 4, 5]
+SHIFTS = np.array([-0.9, 0.3, 1.2])
 
 
 def attack(name: str, title: str, knowledge: str, accuracy: float, drop: float, **changes: Any) -> dict[str, Any]:
@@ -182,6 +184,42 @@ def run(tmp_path: Path, result: dict[str, Any]) -> Path:
     write_result(folder, result)
     write_metrics(folder)
     write_samples(folder)
+    return folder
+
+
+def attack_over_seeds(attack: dict[str, Any]) -> dict[str, Any]:
+    drops = attack["accuracy_drop"] + SHIFTS * (1 + attack["accuracy_drop"] / 10)
+    low, high = seeds_interval(drops)
+    return {
+        "name": attack["name"],
+        "knowledge": attack["knowledge"],
+        "drops": drops.tolist(),
+        "mean": float(drops.mean()),
+        "spread": float(drops.std(ddof=1)),
+        "seeds_ci95": [low, high],
+        "seeds_and_images_ci95": [low - 0.7, high + 0.7],
+    }
+
+
+@pytest.fixture
+def over_seeds(tmp_path: Path, result: dict[str, Any]) -> Path:
+    """Three seeds' runs, and their summary."""
+    folder = tmp_path / "over-seeds"
+    accuracies = result["clean"]["accuracy"] + SHIFTS
+    for seed, accuracy in zip(SEEDS, accuracies, strict=True):
+        (folder / f"seed-{seed}").mkdir(parents=True)
+        own = result | {"clean": result["clean"] | {"accuracy": accuracy}}
+        (folder / f"seed-{seed}" / "result.json").write_text(json.dumps(own))
+    clean = {
+        "accuracies": accuracies.tolist(),
+        "n": 10000,
+        "mean": float(accuracies.mean()),
+        "spread": float(accuracies.std(ddof=1)),
+        "seeds_ci95": seeds_interval(accuracies),
+    }
+    attacks = [attack_over_seeds(attack) for attack in result["attacks"]]
+    summary = {"schema_version": 1, "seeds": SEEDS, "clean": clean, "attacks": attacks}
+    (folder / "seeds.json").write_text(json.dumps(summary))
     return folder
 
 

@@ -6,16 +6,11 @@ from typing import Any
 
 import pytest
 
-from splitaudit.report import page, render_report
+from splitaudit.report import render_report
 from tests.report.conftest import attack
 from tests.report.test_page import Page
 
 IMAGES = "The same solution gives it the clients' images, up to a mixture of their colours"
-
-
-@pytest.fixture(autouse=True)
-def light_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "get_plotlyjs", lambda: "/* plotly */")
 
 
 @pytest.fixture

@@ -26,15 +26,15 @@ def lines(curves: list[Curve], attacks: list[AttackResult]) -> list[Line]:
 
 def test_lines_stand_by_knowledge_and_carry_titles(lines: list[Line]) -> None:
     assert [line.curve.knowledge for line in lines] == ["none", "none", "server", "server", "oracle", "white-box"]
-    assert lines[3].title == "SLADV through the server's shadow layers"
+    assert lines[3].title == "Published: SLADV's shadow layers"
 
 
 def test_a_curve_of_no_listed_attack_keeps_its_name(curves: list[Curve]) -> None:
-    assert make_lines(curves, [])[0].title == "noise"
+    assert make_lines([curve.model_copy(update={"attack": "mine"}) for curve in curves], [])[0].title == "mine"
 
 
 def test_the_first_of_a_level_has_its_colour(lines: list[Line]) -> None:
-    assert [line.colour.removeprefix("var(--").rstrip(")") for line in lines] == [
+    assert [line.look.colour.removeprefix("var(--").rstrip(")") for line in lines] == [
         "none",
         "line-a",
         "server",
@@ -46,7 +46,7 @@ def test_the_first_of_a_level_has_its_colour(lines: list[Line]) -> None:
 
 def test_nineteen_lines_of_one_level_all_look_different(curves: list[Curve]) -> None:
     lines = make_lines([curves[0]] * 19, [])
-    assert len({(line.colour, line.border) for line in lines}) == 19
+    assert len({(line.look.colour, line.look.border) for line in lines}) == 19
 
 
 def test_bands_lie_below_lines_and_go_round_the_intervals(lines: list[Line]) -> None:
@@ -87,7 +87,7 @@ def test_l2_curves_lie_at_their_own_budgets(curves: list[Curve]) -> None:
 
 def test_hover_tells_the_exact_figures(lines: list[Line]) -> None:
     assert eps_figure(lines, PIXELS, None)["data"][-1]["hovertext"][1] == (
-        "<b>PGD on the whole model</b><br>budget 1 of 255<br>accuracy 79.6% (74.2 to 84.1)<br>"
+        "<b>White box: the whole model</b><br>budget 1 of 255<br>accuracy 79.6% (74.2 to 84.1)<br>"
         "rounded to 8 bits 80.0% (74.6 to 84.5)"
     )
 

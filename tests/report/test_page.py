@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from splitaudit.errors import RunError
-from splitaudit.report import page, render_report, write_report
+from splitaudit.report import render_report, write_report
+from splitaudit.report.page import split_verdict
 
 HOSTILE = "<script>alert(1)</script><img src=https://evil.example/x.png onerror=\"alert('x')\">"
 
@@ -39,29 +40,19 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-@pytest.fixture(autouse=True)
-def light_plotly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plotly's 5 MB stay out, except where they are what is tested."""
-    if "real_plotly" not in request.fixturenames:
-        monkeypatch.setattr(page, "get_plotlyjs", lambda: "/* plotly */")
-
-
-@pytest.fixture
-def real_plotly() -> None:
-    """Ask for Plotly's own code."""
-
-
 def test_shows_verdict_and_figures_of_the_result(run: Path, result: dict[str, Any]) -> None:
     text = Page(render_report(run)).text
     assert result["verdict"] in text
     assert "88.4 % 87.8 to 89.0, on 10,000 test images" in text
-    assert "Worst server-side attack 61.7 % a drop of 26.7 points (25.5 to 28.0)" in text
-    assert "Noise floor 88.5 % a drop of −0.1 points (−1.3 to 1.2)" in text
+    assert "Under the server's strongest attack 61.7 % a drop of 26.7 points (25.5 to 28.0)" in text
+    assert "Under random noise, the floor 88.5 % a drop of −0.1 points (−1.3 to 1.2)" in text
     assert "3,000 iterations in 6 min 53 s (1,234.6 images per second), ending with a loss of 0.287" in text
 
 
 def test_table_has_every_figure_of_every_attack_in_the_order_of_knowledge(run: Path) -> None:
-    table = Page(re.search(r"<table.*?</table>", render_report(run), re.DOTALL)[0]).text
+    table = Page(
+        re.search(r'aria-labelledby="attacks-title">\s*<table.*?</table>', render_report(run), re.DOTALL)[0]
+    ).text
     assert re.findall(r"(?<= )(?:none|server|oracle|white-box)(?= )", table) == [
         "none",
         "none",
@@ -76,14 +67,24 @@ def test_table_has_every_figure_of_every_attack_in_the_order_of_knowledge(run: P
     )
 
 
-def test_ladder_lists_the_same_attacks(run: Path) -> None:
+def test_every_chart_has_its_room_and_the_ladders_together_have_every_attack(run: Path) -> None:
     page = Page(render_report(run))
     figures = json.loads(page.raw["script"][0])
     charts = {chart["id"]: chart["style"] for chart in page.having("div") if chart.get("class") == "chart"}
     assert charts == {name: f"height: {figure['layout']['height']}px" for name, figure in figures.items()}
-    assert set(charts) == {"ladder", "eps-chart", "curve-1", "curve-2"}
-    drops = [drop for bars in figures["ladder"]["data"] for drop in bars["x"]]
-    assert drops == [-0.08, 18.31, 7.05, 26.71, 75.50, 87.16]
+    assert set(charts) == {"ladder", "others", "eps-chart", "curve-1", "curve-2"}
+    drops = {name: [drop for bars in figures[name]["data"] for drop in bars["x"]] for name in ("ladder", "others")}
+    assert drops == {"ladder": [-0.08, 7.05, 26.71, 75.50, 87.16], "others": [18.31]}
+
+
+def test_the_answer_stands_before_what_qualifies_it() -> None:
+    first, second, rest = (
+        "It scores 88.4% of 10 images.",
+        "Its server costs 26.7 points.",
+        "That is all. Or so it seems.",
+    )
+    assert split_verdict(f"{first} {second} {rest}") == (f"{first} {second}", rest)
+    assert split_verdict(first) == (first, "")
 
 
 def test_an_attack_through_a_proxy_is_neither_the_floor_nor_the_servers(
@@ -128,7 +129,7 @@ def test_curves_can_be_chosen_and_read_without_hovering(run: Path) -> None:
     assert "from 0 to 64 of 255" in page.text
     figures = page.text[page.text.index("All figures of the curves") :]
     first = "88.4 83.8 to 91.8 8 bits 88.4 83.8 to 91.8"
-    assert f"SLADV through the server's shadow layers {first} 87.6" in figures
+    assert f"Published: SLADV's shadow layers {first} 87.6" in figures
 
 
 def test_what_a_result_lacks_is_left_out(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> None:
@@ -151,7 +152,7 @@ def test_failed_checks_come_first_and_are_announced(run: Path, write: SimpleName
 
 def test_says_nothing_of_failures_when_all_checks_pass(run: Path) -> None:
     text = Page(render_report(run)).text
-    assert "2 of 2 passed." in text
+    assert "2 of 2 passed" in text
     assert "failed" not in text
 
 
@@ -203,13 +204,13 @@ def test_hostile_strings_stay_text(run: Path, write: SimpleNamespace, result: di
     assert "<img" not in json.dumps(json.loads(hostile.raw["script"][0]))
 
 
-def test_loads_nothing_and_keeps_below_six_megabytes(run: Path, write: SimpleNamespace, real_plotly: None) -> None:
+def test_loads_nothing_and_keeps_below_six_megabytes(run: Path, write: SimpleNamespace) -> None:
     write.samples(count=64, size=224)
     write.metrics(entries=20_000)
     html = render_report(run)
     page = Page(html)
     assert len(html.encode()) < 6_000_000
-    assert html.count("plotly.js v") == 1
+    assert html.count("plotly.js (basic - minified) v") == 1
     addresses = [attributes[key] for _, attributes in page.tags for key in ("src", "href") if key in attributes]
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
     assert not page.having("link")

@@ -5,78 +5,30 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 import pytest
 
 from splitaudit.errors import RunError
 from splitaudit.evaluation.seeds import AttackOverSeeds, read_seeds
-from splitaudit.evaluation.statistics import seeds_interval
-from splitaudit.report import render_seeds_report, seeds_page, write_seeds_report
+from splitaudit.report import render_seeds_report, write_seeds_report
 from splitaudit.report.seeds_chart import seeds_figure
+from tests.report.conftest import SEEDS
 from tests.report.test_ladder import coloured
 from tests.report.test_page import HOSTILE, Page
 
-SEEDS = [3, 4, 5]
-SHIFTS = np.array([-0.9, 0.3, 1.2])
-
-
-@pytest.fixture(autouse=True)
-def light_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeds_page, "get_plotlyjs", lambda: "/* plotly */")
-
-
-def attack_over_seeds(attack: dict[str, Any]) -> dict[str, Any]:
-    drops = attack["accuracy_drop"] + SHIFTS * (1 + attack["accuracy_drop"] / 10)
-    low, high = seeds_interval(drops)
-    return {
-        "name": attack["name"],
-        "knowledge": attack["knowledge"],
-        "drops": drops.tolist(),
-        "mean": float(drops.mean()),
-        "spread": float(drops.std(ddof=1)),
-        "seeds_ci95": [low, high],
-        "seeds_and_images_ci95": [low - 0.7, high + 0.7],
-    }
-
 
 @pytest.fixture
-def folder(tmp_path: Path, result: dict[str, Any]) -> Path:
-    """Three seeds' runs, and their summary."""
-    folder = tmp_path / "over-seeds"
-    accuracies = result["clean"]["accuracy"] + SHIFTS
-    for seed, accuracy in zip(SEEDS, accuracies, strict=True):
-        (folder / f"seed-{seed}").mkdir(parents=True)
-        own = result | {"clean": result["clean"] | {"accuracy": accuracy}}
-        (folder / f"seed-{seed}" / "result.json").write_text(json.dumps(own))
-    clean = {
-        "accuracies": accuracies.tolist(),
-        "n": 10000,
-        "mean": float(accuracies.mean()),
-        "spread": float(accuracies.std(ddof=1)),
-        "seeds_ci95": seeds_interval(accuracies),
-    }
-    attacks = [attack_over_seeds(attack) for attack in result["attacks"]]
-    summary = {"schema_version": 1, "seeds": SEEDS, "clean": clean, "attacks": attacks}
-    (folder / "seeds.json").write_text(json.dumps(summary))
-    return folder
+def attacks(over_seeds: Path) -> list[AttackOverSeeds]:
+    return read_seeds(over_seeds / "seeds.json").attacks
 
 
-@pytest.fixture
-def attacks(folder: Path) -> list[AttackOverSeeds]:
-    return read_seeds(folder / "seeds.json").attacks
-
-
-def test_figures_of_the_summary_are_shown_in_the_order_of_knowledge(folder: Path) -> None:
-    text = Page(render_seeds_report(folder)).text
+def test_figures_of_the_summary_are_shown_in_the_order_of_knowledge(over_seeds: Path) -> None:
+    text = Page(render_seeds_report(over_seeds, over_seeds)).text
     assert "Trained 3 times with different seeds, the model classifies 88.6% of 10,000 test images" in text
     assert "lowers accuracy by 27.4 points on average, random noise of the same size by 0.1." in text
-    assert "Clean accuracy 88.6 % 86.0 to 91.2 over other trainings; the 3 seeds from 87.5 to 89.6" in text
+    assert "Accuracy, left alone 88.6 % 86.0 to 91.2 over other trainings; the 3 seeds from 87.5 to 89.6" in text
     table = text[text.index("All attacks") :]
-    assert (
-        "SLADV through the server's shadow layers sladv server 27.4 3.9 17.8 to 37.1 17.1 to 37.8 23.4 27.8 31.1"
-        in table
-    )
+    assert "Published: SLADV's shadow layers sladv server 27.4 3.9 17.8 to 37.1 17.1 to 37.8 23.4 27.8 31.1" in table
     assert re.findall(r"(?<= )(?:none|server|oracle|white-box)(?= [\d−])", table) == [
         "none",
         "none",
@@ -87,10 +39,11 @@ def test_figures_of_the_summary_are_shown_in_the_order_of_knowledge(folder: Path
     ]
 
 
-def test_each_seeds_own_report_is_linked_and_nothing_is_loaded(folder: Path) -> None:
-    page = Page(render_seeds_report(folder))
+def test_each_seeds_own_report_is_linked_and_nothing_is_loaded(over_seeds: Path) -> None:
+    page = Page(render_seeds_report(over_seeds, over_seeds))
     links = [link["href"] for link in page.having("a") if not str(link["href"]).startswith("#")]
     assert links == [f"seed-{seed}/report.html" for seed in SEEDS]
+    assert 'href="over-seeds/seed-3/report.html"' in render_seeds_report(over_seeds, over_seeds.parent)
     assert not [attributes for _, attributes in page.tags if "src" in attributes]
     assert not page.having("link")
     policies = [meta["content"] for meta in page.having("meta") if "http-equiv" in meta]
@@ -128,51 +81,51 @@ def test_rows_do_not_overlap(attacks: list[AttackOverSeeds]) -> None:
     go.Figure(coloured(figure))
 
 
-def test_failed_checks_are_told(folder: Path, result: dict[str, Any]) -> None:
-    assert "none of 2" in Page(render_seeds_report(folder)).text
+def test_failed_checks_are_told(over_seeds: Path, result: dict[str, Any]) -> None:
+    assert "none of 2" in Page(render_seeds_report(over_seeds, over_seeds)).text
     failed = [result["checks"][0] | {"passed": False}, *result["checks"][1:]]
-    (folder / "seed-4" / "result.json").write_text(json.dumps(result | {"checks": failed}))
-    text = Page(render_seeds_report(folder)).text
+    (over_seeds / "seed-4" / "result.json").write_text(json.dumps(result | {"checks": failed}))
+    text = Page(render_seeds_report(over_seeds, over_seeds)).text
     assert "Checks failed in 1 of 3 runs" in text
     assert re.search(r"Seed 4: its report [\d.]+ [\d.]+ to [\d.]+ [\d.]+ sladv-beats-noise", text)
 
 
-def test_without_server_or_noise(folder: Path) -> None:
-    summary = json.loads((folder / "seeds.json").read_text())
+def test_without_server_or_noise(over_seeds: Path) -> None:
+    summary = json.loads((over_seeds / "seeds.json").read_text())
     summary["attacks"] = [attack for attack in summary["attacks"] if attack["name"] == "pgd"]
-    (folder / "seeds.json").write_text(json.dumps(summary))
-    text = Page(render_seeds_report(folder)).text
+    (over_seeds / "seeds.json").write_text(json.dumps(summary))
+    text = Page(render_seeds_report(over_seeds, over_seeds)).text
     assert "No attack of the server was run." in text
     assert "No noise was run" in text
     assert "None" not in text
 
 
-def test_names_are_no_markup(folder: Path, result: dict[str, Any]) -> None:
-    harmless = Page(render_seeds_report(folder))
+def test_names_are_no_markup(over_seeds: Path, result: dict[str, Any]) -> None:
+    harmless = Page(render_seeds_report(over_seeds, over_seeds))
     for attack in result["attacks"]:
         attack["title"] = HOSTILE
     for check in result["checks"]:
         check.update(name=HOSTILE, passed=False)
     for seed in SEEDS:
-        (folder / f"seed-{seed}" / "result.json").write_text(json.dumps(result))
-    hostile = Page(render_seeds_report(folder))
+        (over_seeds / f"seed-{seed}" / "result.json").write_text(json.dumps(result))
+    hostile = Page(render_seeds_report(over_seeds, over_seeds))
     assert HOSTILE in hostile.text
     for tag in ("script", "img"):
         assert len(hostile.having(tag)) == len(harmless.having(tag))
     assert "<img" not in json.dumps(json.loads(hostile.raw["script"][0]))
 
 
-def test_refuses_missing_and_damaged_files(folder: Path) -> None:
-    path = write_seeds_report(folder)
-    assert path == folder / "report.html"
-    assert path.read_text(encoding="utf-8") == render_seeds_report(folder)
-    (folder / "seed-5" / "result.json").unlink()
+def test_refuses_missing_and_damaged_files(over_seeds: Path) -> None:
+    path = write_seeds_report(over_seeds)
+    assert path == over_seeds / "report.html"
+    assert path.read_text(encoding="utf-8") == render_seeds_report(over_seeds, over_seeds)
+    (over_seeds / "seed-5" / "result.json").unlink()
     with pytest.raises(RunError, match=r"No result\.json in .*seed-5"):
-        render_seeds_report(folder)
+        render_seeds_report(over_seeds, over_seeds)
     for content in ("{", '{"schema_version": 1}'):
-        (folder / "seeds.json").write_text(content)
+        (over_seeds / "seeds.json").write_text(content)
         with pytest.raises(RunError, match="is not a summary over seeds"):
-            render_seeds_report(folder)
-    (folder / "seeds.json").unlink()
+            render_seeds_report(over_seeds, over_seeds)
+    (over_seeds / "seeds.json").unlink()
     with pytest.raises(RunError, match=r"No seeds\.json"):
-        render_seeds_report(folder)
+        render_seeds_report(over_seeds, over_seeds)

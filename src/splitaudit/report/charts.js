@@ -15,23 +15,32 @@
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, colored(item, style)]));
   };
 
-  // A chart's lines are chosen in the table beside it; the browser may remember an earlier choice.
+  // A chart's lines are chosen in the table beside it, and what it shows in a list above it; the browser may remember
+  // an earlier choice.
+  const charts = [...document.querySelectorAll(".chart")].map((chart) => chart.id);
+  const lists = [...document.querySelectorAll("select[data-chart]")];
   const choices = [...document.querySelectorAll("input[data-chart]")];
+  const shownIn = (id) => figures[lists.find((list) => list.dataset.chart === id)?.value ?? id];
   const chosen = (id, trace) =>
-    choices.every((box) => box.checked || box.dataset.chart !== id || box.value !== trace.legendgroup);
+    choices.every(
+      (box) => box.checked || box.value !== trace.legendgroup || !box.dataset.chart.split(" ").includes(id),
+    );
 
   const draw = () => {
     const style = getComputedStyle(root);
     const width = root.classList.contains("paper") ? { width: paperWidth } : {};
-    for (const [id, figure] of Object.entries(figures)) {
-      const { data, layout } = colored(figure, style);
+    for (const id of charts) {
+      const { data, layout } = colored(shownIn(id), style);
       const shown = data.filter((trace) => chosen(id, trace));
       Plotly.react(id, shown, { ...layout, ...width }, config);
     }
   };
 
+  // Paper can't be unfolded: what is worth its room is opened for it, and closed again.
+  const folded = [...document.querySelectorAll("details[data-print]")].filter((part) => !part.open);
   const print = (on) => () => {
     root.classList.toggle("paper", on);
+    for (const part of folded) part.open = on;
     draw();
   };
 
@@ -53,7 +62,7 @@
 
   summarize();
   draw();
-  for (const box of [...choices, ...levels]) {
+  for (const box of [...choices, ...levels, ...lists]) {
     box.hidden = false;
     box.addEventListener("change", choose);
   }
@@ -61,3 +70,13 @@
   addEventListener("beforeprint", print(true));
   addEventListener("afterprint", print(false));
 })();
+
+// What a tile says on hover or focus covers what lies below it: Escape takes it away.
+addEventListener("keydown", ({ key }) => {
+  if (key === "Escape") document.querySelector(".tile:is(:focus, :hover)")?.classList.add("silent");
+});
+for (const event of ["focusout", "mouseover"]) {
+  addEventListener(event, () => {
+    for (const tile of document.querySelectorAll(".silent:not(:hover)")) tile.classList.remove("silent");
+  });
+}

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitaudit.evaluation.result import AttackResult, Curve, Knowledge
-from splitaudit.report.figures import Figure, axis, layout
-from splitaudit.report.levels import by_knowledge
+from splitaudit.report.figures import Figure, Look, axis, layout, look
+from splitaudit.report.levels import by_knowledge, caption
 from splitaudit.report.numbers import decimal, interval, plain
 
 HEIGHT = 430
-COLOURS = "abcdef"
-"""Of the style sheet's `--line-a` ... `--line-f`, for what is not the first of its level."""
-DASHES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
-"""From Plotly's word to the style sheet's: taken in turn, whenever the colours are used up."""
 LETTERS = 34
 """Of a line of text on hover, which a phone shows whole."""
 
@@ -51,15 +47,10 @@ class Line:
 
     curve: Curve
     title: str
-    """Of its attack."""
     points: list[Point]
-    colour: str
-    dash: str
-
-    @property
-    def border(self) -> str:
-        """Its dash as a CSS border's style."""
-        return DASHES[self.dash]
+    look: Look
+    group: str
+    """The value of the box that shows and hides it."""
 
     @property
     def by_eps(self) -> dict[float, Point]:
@@ -88,16 +79,15 @@ def make_lines(curves: Sequence[Curve], attacks: Sequence[AttackResult]) -> list
     levels: set[Knowledge] = set()
     lines: list[Line] = []
     for curve in by_knowledge(curves):
-        turn, place = divmod(len(lines) - len(levels), len(COLOURS))
-        first = curve.knowledge not in levels
+        first, number = curve.knowledge not in levels, len(lines) - len(levels)
         levels.add(curve.knowledge)
         lines.append(
             Line(
                 curve=curve,
-                title=titles.get(curve.attack, curve.attack),
-                points=_points(curve),
-                colour=f"var(--{curve.knowledge})" if first else f"var(--line-{COLOURS[place]})",
-                dash="solid" if first else list(DASHES)[turn % len(DASHES)],
+                title=caption(curve.attack, titles.get(curve.attack, curve.attack)),
+                points=drawable(curve),
+                look=Look(f"var(--{curve.knowledge})") if first else look(number),
+                group=str(len(lines)),
             )
         )
     return lines
@@ -112,15 +102,15 @@ def eps_figure(lines: Sequence[Line], unit: Unit, own: float | None) -> Figure:
     """All bands, and the lines above them; the budget of the audit's `own` attacks is marked.
 
     Budgets lie at their square roots: on a linear axis all but the largest, which nobody attacks with, would huddle
-    at its left end. Traces carry their line's number as `legendgroup`, by which `charts.js` shows and hides them.
+    at its left end. Traces carry their line's group as `legendgroup`, by which `charts.js` shows and hides them.
     """
     ticks = budgets(lines)
     right = math.sqrt(max(ticks, default=1.0)) or 1.0
     marks = [own] if own is not None and 0 < own <= right**2 else []
     return {
         "data": [
-            *({"legendgroup": str(number), **_band(line)} for number, line in enumerate(lines)),
-            *({"legendgroup": str(number), **_line(line, unit)} for number, line in enumerate(lines)),
+            *({"legendgroup": line.group, **_band(line)} for line in lines),
+            *({"legendgroup": line.group, **_line(line, unit)} for line in lines),
         ],
         "layout": layout(
             height=HEIGHT,
@@ -140,8 +130,8 @@ def eps_figure(lines: Sequence[Line], unit: Unit, own: float | None) -> Figure:
     }
 
 
-def _points(curve: Curve) -> list[Point]:
-    """Those that can be drawn."""
+def drawable(curve: Curve) -> list[Point]:
+    """Those of its points that can be drawn."""
     budgets = curve.eps if curve.norm == "l2" else [255 * eps for eps in curve.eps_pixels]
     rounded = (curve.accuracy_8bit, curve.accuracy_8bit_ci95)
     points = [Point(*figures) for figures in zip(budgets, curve.accuracy, curve.accuracy_ci95, *rounded, strict=True)]
@@ -157,7 +147,7 @@ def _band(line: Line) -> Figure:
         "x": [math.sqrt(point.eps) for point, _ in around],
         "y": [point.ci95[bound] for point, bound in around],
         "fill": "toself",
-        "fillcolor": line.colour,
+        "fillcolor": line.look.colour,
         "line": {"width": 0},
         "opacity": 0.14,
         "hoverinfo": "skip",
@@ -171,8 +161,8 @@ def _line(line: Line, unit: Unit) -> Figure:
         "mode": "lines+markers",
         "x": [math.sqrt(point.eps) for point in line.points],
         "y": [point.accuracy for point in line.points],
-        "line": {"color": line.colour, "width": 2, "dash": line.dash},
-        "marker": {"color": line.colour, "size": 6},
+        "line": {"color": line.look.colour, "width": 2, "dash": line.look.dash},
+        "marker": {"color": line.look.colour, "size": 6},
         "hovertext": [
             f"<b>{title}</b><br>budget {plain(point.eps, unit.places)} {unit.after}<br>"
             f"accuracy {decimal(point.accuracy)}% ({interval(point.ci95)})<br>"

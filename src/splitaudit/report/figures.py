@@ -4,32 +4,74 @@ Colours and fonts are the style sheet's own variables, written `var(--name)`. `c
 in, which lets a chart follow the reader's light or dark scheme, and paper.
 """
 
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from splitaudit.report.metrics import Curve
 
 Figure = dict[str, Any]
 
+COLOURS = "abcdef"
+"""Of the style sheet's `--line-a` ... `--line-f`."""
+DASHES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
+"""From Plotly's word to the style sheet's: taken in turn, whenever the colours are used up."""
 
-def curve_figure(curve: Curve) -> Figure:
+
+@dataclass(frozen=True)
+class Look:
+    """How a line is drawn."""
+
+    colour: str
+    dash: str = "solid"
+
+    @property
+    def border(self) -> str:
+        """Its dash as a CSS border's style."""
+        return DASHES[self.dash]
+
+
+def look(number: int) -> Look:
+    """The look of line `number` of several; the first eighteen differ."""
+    turn, place = divmod(number, len(COLOURS))
+    return Look(f"var(--line-{COLOURS[place]})", list(DASHES)[turn % len(DASHES)])
+
+
+@dataclass(frozen=True)
+class CurveLine:
+    """A curve over the iterations, and its looks."""
+
+    curve: Curve
+    look: Look = Look("var(--accent)")
+    name: str = ""
+    group: str = ""
+    """The value of the box that shows and hides it, if there is one."""
+
+
+def curve_figure(lines: Sequence[CurveLine]) -> Figure:
     """A measure over the iterations; logarithmic where it spans more than two orders of magnitude."""
-    lowest, highest = min(curve.values), max(curve.values)
+    values = [value for line in lines for value in line.curve.values]
+    lowest, highest = min(values), max(values)
     logarithmic = lowest > 0 and highest > 100 * lowest
     return {
         "data": [
             {
                 "type": "scatter",
-                "mode": "lines" if len(curve.values) > 1 else "markers",
-                "x": curve.iterations,
-                "y": curve.values,
-                "line": {"color": "var(--accent)", "width": 1.75},
-                "marker": {"color": "var(--accent)"},
-                "hovertemplate": "iteration %{x:,}<br>%{y:.4g}<extra></extra>",
+                "mode": "lines" if len(line.curve.values) > 1 else "markers",
+                "x": line.curve.iterations,
+                "y": line.curve.values,
+                "line": {"color": line.look.colour, "width": 1.75, "dash": line.look.dash},
+                "marker": {"color": line.look.colour},
+                "legendgroup": line.group,
+                "hovertemplate": f"{_heading(line.name)}iteration %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
             }
+            for line in lines
         ],
         "layout": layout(
             height=260,
             margin={"l": 54, "r": 8, "t": 8, "b": 44},
+            hovermode="closest",
             xaxis=axis(title={"text": "Iteration", "standoff": 8}, tickformat=",", showgrid=False),
             yaxis=axis(
                 title={"text": "log scale" if logarithmic else ""},
@@ -38,6 +80,10 @@ def curve_figure(curve: Curve) -> Figure:
             ),
         ),
     }
+
+
+def _heading(name: str) -> str:
+    return f"<b>{html.escape(name)}</b><br>" if name else ""
 
 
 def layout(**settings: Any) -> Figure:

@@ -38,6 +38,10 @@ class Tile:
     perturbation: str
     adversarial: str
     adversarial_reading: Reading
+    largest: float
+    """Change of a pixel in [0, 1]."""
+    l2: float
+    """Norm of the change."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ def make_gallery(samples: Samples) -> Gallery | None:
     every = math.ceil(max(sides) / LARGEST_SIDE)
     clean, adversarial = (images[..., ::every, ::every] for images in (samples.clean, samples.adversarial))
     height, width = clean.shape[2:]
-    perturbation = adversarial - clean
+    changes = samples.adversarial - samples.clean
+    perturbation = changes[..., ::every, ::every]
     largest = float(np.abs(perturbation).max())
     factor = max(1, int(0.5 / largest)) if largest else 1
     scale = max(1, round(SHOWN_SIDE / max(height, width)))
@@ -80,6 +85,8 @@ def make_gallery(samples: Samples) -> Gallery | None:
             perturbation=_picture(0.5 + factor * perturbation[index]),
             adversarial=_picture(adversarial[index]),
             adversarial_reading=reading(index, int(samples.adversarial_prediction[index])),
+            largest=float(np.abs(changes[index]).max()),
+            l2=float(np.linalg.norm(changes[index])),
         )
         for index in range(shown)
     ]

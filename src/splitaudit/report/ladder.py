@@ -10,7 +10,7 @@ from typing import get_args
 
 from splitaudit.evaluation.result import AttackResult, Knowledge
 from splitaudit.report.figures import Figure, axis, layout
-from splitaudit.report.levels import is_floor, worst_of_server
+from splitaudit.report.levels import ROLES, caption, is_floor, worst_of_server
 from splitaudit.report.numbers import decimal, interval
 
 # In CSS pixels, which the chart's vertical axis counts in, from the top.
@@ -35,19 +35,20 @@ class Rung:
     """Of its bar."""
 
 
-def ladder_figure(attacks: Sequence[AttackResult]) -> Figure:
-    """A bar with its interval for each attack, in the order given; the title of the server's strongest is bold.
+def ladder_figure(attacks: Sequence[AttackResult], everything: Sequence[AttackResult]) -> Figure:
+    """A bar with its interval for each of the attacks, in the order given.
 
-    The noise floor's interval is shaded behind every bar: an attack that stays inside it has found nothing.
+    `everything` is the audit they are from: its range is the axis', its strongest attack of the server stands out, and
+    its noise floor's interval is shaded behind every bar, since an attack that stays inside it has found nothing.
     """
-    shown = [attack for attack in attacks if math.isfinite(attack.accuracy_drop)]
-    rungs, height = _place(shown)
-    floors, worst = [attack for attack in shown if is_floor(attack)], worst_of_server(shown)
-    bounds = [bound for attack in shown for bound in attack.accuracy_drop_ci95]
+    all_drawn = [attack for attack in everything if math.isfinite(attack.accuracy_drop)]
+    rungs, height = _place([attack for attack in attacks if math.isfinite(attack.accuracy_drop)])
+    floors, worst = [attack for attack in all_drawn if is_floor(attack)], worst_of_server(all_drawn)
+    bounds = [bound for attack in all_drawn for bound in attack.accuracy_drop_ci95]
     low, high = min([0.0, *bounds]), max([1.0, *bounds])
     return {
         "data": [
-            _bars(knowledge, [rung for rung in rungs if rung.attack.knowledge == knowledge])
+            _bars(knowledge, [rung for rung in rungs if rung.attack.knowledge == knowledge], worst)
             for knowledge in get_args(Knowledge)
         ],
         "layout": layout(
@@ -62,14 +63,14 @@ def ladder_figure(attacks: Sequence[AttackResult]) -> Figure:
             ),
             yaxis=axis(title={}, visible=False, range=[height, 0]),
             shapes=[shape for rung in rungs for shape in (*_floors(rung, floors), _zero(rung))],
-            annotations=[note for rung in rungs for note in _texts(rung, bold=rung.attack is worst)],
+            annotations=[note for rung in rungs for note in _texts(rung)],
         ),
     }
 
 
 def _place(attacks: Sequence[AttackResult]) -> tuple[list[Rung], int]:
     """The rungs below one another, and the height of them all."""
-    titles = [textwrap.wrap(attack.title, LETTERS) for attack in attacks]
+    titles = [textwrap.wrap(caption(attack.name, attack.title), LETTERS) for attack in attacks]
     heights = [len(lines) * TEXT_LINE + STRIP + GAP for lines in titles]
     bottoms = list(accumulate(heights, initial=0))[1:]
     rungs = [
@@ -79,10 +80,15 @@ def _place(attacks: Sequence[AttackResult]) -> tuple[list[Rung], int]:
     return rungs, sum(heights)
 
 
-def _bars(knowledge: Knowledge, rungs: Sequence[Rung]) -> Figure:
+def _bars(knowledge: Knowledge, rungs: Sequence[Rung], worst: AttackResult | None) -> Figure:
     colour = f"var(--{knowledge})"
     attacks = [rung.attack for rung in rungs]
-    marker: Figure = {"color": colour, "line": {"color": colour, "width": 1}}
+    pale = [knowledge == "server" and attack is not worst for attack in attacks]
+    marker: Figure = {
+        "color": colour,
+        "line": {"color": colour, "width": 1},
+        "opacity": [0.45 if is_pale else 1.0 for is_pale in pale],
+    }
     if knowledge in ("oracle", "white-box"):  # no server has it: hatched, since colour alone would not tell
         marker["pattern"] = {
             "shape": "/",
@@ -108,6 +114,7 @@ def _bars(knowledge: Knowledge, rungs: Sequence[Rung]) -> Figure:
             "width": 5,
         },
         "hovertext": [
+            f"<b>{html.escape(attack.name)}</b><br>"
             f"drop {decimal(attack.accuracy_drop)} ({interval(attack.accuracy_drop_ci95)})<br>"
             f"accuracy {decimal(attack.accuracy)}% ({interval(attack.accuracy_ci95)})"
             for attack in attacks
@@ -116,10 +123,13 @@ def _bars(knowledge: Knowledge, rungs: Sequence[Rung]) -> Figure:
     }
 
 
-def _texts(rung: Rung, *, bold: bool) -> list[Figure]:
-    """The attack's title and knowledge above its bar, and the drop where the interval ends."""
+def _texts(rung: Rung) -> list[Figure]:
+    """The attack's caption and knowledge above its bar, and the drop where the interval ends."""
     attack = rung.attack
     heading = "<br>".join(map(html.escape, rung.lines))
+    if attack.name in ROLES:
+        role = ROLES[attack.name].name
+        heading = heading.replace(f"{role}:", f"<b>{role}</b>", 1)
     tag = f'<span style="color:var(--{attack.knowledge})">{attack.knowledge}</span>'
     note = {"xanchor": "left", "align": "left", "showarrow": False, "borderpad": 0}
     title = {
@@ -128,7 +138,7 @@ def _texts(rung: Rung, *, bold: bool) -> list[Figure]:
         "xshift": -MARGINS["l"],
         "y": rung.middle - STRIP / 2 - 1,
         "yanchor": "bottom",
-        "text": f"{f'<b>{heading}</b>' if bold else heading} · {tag}",
+        "text": f"{heading} · {tag}",
     }
     drop = {
         "x": attack.accuracy_drop_ci95[1],

@@ -1,6 +1,7 @@
-"""Attacks by the level of knowledge they take, and which of them is the floor."""
+"""Attacks by the level of knowledge they take, and what part each has in the story."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, get_args
 
 from splitaudit.evaluation.result import AttackResult, Knowledge
@@ -15,6 +16,25 @@ class Known(Protocol):
 K = TypeVar("K", bound=Known)
 
 
+@dataclass(frozen=True)
+class Role:
+    """What an anchor stands for, in a word and in a few."""
+
+    name: str
+    meaning: str
+
+
+ROLES = {
+    "noise": Role("Floor", "random noise"),
+    "sladv-untrained": Role("Untrained", "the server layers alone"),
+    "sladv": Role("Published", "SLADV's shadow layers"),
+    "aligned": Role("Aligned", "layers fitted to what it recorded"),
+    "sladv-true-input": Role("Ceiling", "the true input layers"),
+    "pgd": Role("White box", "the whole model"),
+}
+"""The anchors by their names in `result.json`, from the floor up."""
+
+
 def by_knowledge(items: Iterable[K]) -> list[K]:
     """From the least knowledge to the most; in the order given within a level."""
     return sorted(items, key=lambda item: get_args(Knowledge).index(item.knowledge))
@@ -23,6 +43,18 @@ def by_knowledge(items: Iterable[K]) -> list[K]:
 def as_ladder(attacks: Iterable[AttackResult]) -> list[AttackResult]:
     """From the least knowledge to the most; within a level from the weakest attack to the strongest."""
     return by_knowledge(sorted(attacks, key=lambda attack: attack.accuracy_drop))
+
+
+def caption(name: str, title: str) -> str:
+    """An attack in a line: an anchor's role, any other's title."""
+    return f"{ROLES[name].name}: {ROLES[name].meaning}" if name in ROLES else title
+
+
+def rungs(attacks: Sequence[AttackResult]) -> list[AttackResult]:
+    """The anchors from the floor up, and the server's strongest attack if that is none of them."""
+    worst, order = worst_of_server(attacks), list(ROLES)
+    shown = [attack for attack in attacks if attack.name in ROLES or attack is worst]
+    return by_knowledge(sorted(shown, key=lambda a: order.index(a.name) if a.name in ROLES else len(order)))
 
 
 def is_floor(attack: AttackResult) -> bool:

@@ -13,6 +13,12 @@ POINTS = 300
 """Of a curve, at most: more than that is a band of noise on the page."""
 
 
+Measure = Literal["loss", "similarity"]
+
+MEASURES: dict[Measure, str] = {"loss": "Training loss", "similarity": "Similarity loss"}
+"""What is drawn of the log, and its title."""
+
+
 class Entry(BaseModel):
     """One line; a measure that was not logged is None."""
 
@@ -34,14 +40,14 @@ class Curve:
 class Metrics:
     entries: list[Entry]
 
-    def curve(self, measure: Literal["loss", "similarity"], title: str) -> Curve:
+    def curve(self, measure: Measure) -> Curve:
         """The finite values of a measure, thinned to at most `POINTS` means. Empty when there are none."""
         logged = [(entry.iteration, getattr(entry, measure)) for entry in self.entries]
         finite = [(iteration, value) for iteration, value in logged if value is not None and math.isfinite(value)]
         size = max(1, math.ceil(len(finite) / POINTS))
         groups = [finite[start : start + size] for start in range(0, len(finite), size)]
         return Curve(
-            title=title,
+            title=MEASURES[measure],
             iterations=[group[-1][0] for group in groups],
             values=[math.fsum(value for _, value in group) / len(group) for group in groups],
             entries_per_point=size,

@@ -1,6 +1,7 @@
 """How the report writes numbers: one decimal unless told otherwise, true minus signs, no minus zero."""
 
 import math
+from typing import Any
 
 
 def decimal(value: float, places: int = 1) -> str:
@@ -34,3 +35,18 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+
+
+def value(setting: Any) -> str:
+    """A setting as text: `yes`, `none`, `0.0314`, `a, b`."""
+    if setting is None:
+        return "none"
+    if isinstance(setting, bool):
+        return "yes" if setting else "no"
+    if isinstance(setting, float):
+        return f"{setting:.4g}"
+    if isinstance(setting, dict):
+        return ", ".join(f"{key} {value(part)}" for key, part in setting.items())
+    if isinstance(setting, list | tuple):
+        return ", ".join(map(value, setting))
+    return str(setting)

@@ -2,30 +2,28 @@
 
 from pathlib import Path
 
-from plotly.offline import get_plotlyjs
-
-from splitaudit import __version__
 from splitaudit.evaluation.result import read_result
 from splitaudit.evaluation.seeds import read_seeds
-from splitaudit.report.levels import by_knowledge, is_floor
+from splitaudit.report.levels import by_knowledge, caption, is_floor
 from splitaudit.report.seeds_chart import seeds_figure
-from splitaudit.report.templates import template_environment, write_page
+from splitaudit.report.templates import report_link, template_environment, write_page
 
 
 def write_seeds_report(folder: Path) -> Path:
     """Write `report.html` beside `seeds.json`, and return its path. Raises RunError as `render_seeds_report`."""
-    return write_page(folder, render_seeds_report(folder))
+    return write_page(folder / "report.html", render_seeds_report(folder, folder))
 
 
-def render_seeds_report(folder: Path) -> str:
-    """The report over several seeds: one HTML page that loads nothing, and links to each seed's own by relative paths.
+def render_seeds_report(folder: Path, home: Path) -> str:
+    """The report over several seeds: one HTML page that loads nothing, and links to each seed's own by paths relative
+    to the folder `home` that it is written to.
 
     Raises RunError when `seeds.json`, or a seed's `result.json`, is missing or not what it should be.
     """
     summary = read_seeds(folder / "seeds.json")
     results = [read_result(folder / f"seed-{seed}" / "result.json") for seed in summary.seeds]
     first, attacks = results[0], by_knowledge(sorted(summary.attacks, key=lambda attack: attack.mean))
-    titles = {attack.name: attack.title for attack in first.attacks}
+    titles = {attack.name: caption(attack.name, attack.title) for attack in first.attacks}
     floors = {attack.name for attack in first.attacks if is_floor(attack)}
     servers = [attack for attack in attacks if attack.knowledge == "server"]
     return (
@@ -33,16 +31,15 @@ def render_seeds_report(folder: Path) -> str:
         .get_template("seeds.html.j2")
         .render(
             run_name=folder.resolve().name,
-            version=__version__,
             config=first.config,
             summary=summary,
             runs=list(zip(summary.seeds, results, strict=True)),
+            links={seed: report_link(folder / f"seed-{seed}", home) for seed in summary.seeds},
             failing=sum(not all(check.passed for check in result.checks) for result in results),
             attacks=attacks,
             titles=titles,
             worst=max(servers, key=lambda attack: attack.mean, default=None),
             floor=next((attack for attack in attacks if attack.name in floors), None),
             chart=seeds_figure(attacks, titles, summary.seeds),
-            plotly=get_plotlyjs(),
         )
     )

@@ -1,12 +1,20 @@
 """The templates of the pages: how numbers are written in them, and how a page is put in its place."""
 
+import os
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from splitaudit import __version__
+from splitaudit.errors import RunError
 from splitaudit.report import numbers
+from splitaudit.report.levels import caption
+
+PLOTLY = (resources.files("splitaudit") / "report" / "plotly" / "plotly-basic.min.js").read_text(encoding="utf-8")
+"""Its code, which every page holds; see the README beside it."""
 
 
 def template_environment() -> Environment:
@@ -25,8 +33,11 @@ def template_environment() -> Environment:
         "plain": numbers.plain,
         "p_value": numbers.p_value,
         "setting": setting,
+        "value": numbers.value,
+        "caption": caption,
         "yaml": lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True),
     }
+    environment.globals |= {"version": __version__, "plotly": PLOTLY}
     return environment
 
 
@@ -38,10 +49,17 @@ def setting(config: dict[str, Any], key: str) -> Any:
     return value
 
 
-def write_page(folder: Path, page: str) -> Path:
-    """Write a page as the folder's `report.html`, whole or not at all, and return its path."""
-    path = folder / "report.html"
-    partial = path.with_name(".report.html.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+def report_link(run: Path, home: Path) -> str:
+    """Where a run's own report lies, seen from the folder `home`."""
+    return Path(os.path.relpath(run / "report.html", home)).as_posix()
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page whole or not at all, and return its path. Raises RunError if it cannot be written there."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(f"The report cannot be written to {path}: {error.strerror}. Name another file.") from None
     return path
