@@ -16,7 +16,10 @@ def write_reports(folders: Sequence[Path], out: Path | None = None) -> Path:
 
     Raises RunError if a folder is absent or holds no finished run, and if the page cannot be written.
     """
-    distinct = list({folder.resolve(): folder for folder in folders}.values())
+    named: dict[Path, Path] = {}
+    for folder in folders:
+        named.setdefault(folder.resolve(), folder)
+    distinct = list(named.values())
     for folder in distinct:
         if not folder.is_dir():
             raise RunError(f"There is no folder {folder}: name the folders of finished runs.")
