@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["residual", "residual-5x5", "multi"])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES))
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--judged", type=int, default=500, help="test images that are attacked")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
@@ -110,7 +110,7 @@ def main() -> None:
         for depth in options.depths:
             for source in options.sources:
                 passive = load_passive(config, depth, source, config.attacker.images, folder)
-                found = fit_all(passive, options.shapes, options.objectives, options.steps, options.images)
+                found = fit_all(passive, options.shapes, options.objectives, options.steps, options.judged)
                 rows += found
                 correlation = spearmanr([row.score for row in found], [row.drop for row in found]).statistic
                 print(f"{depth}, {source}: rank correlation of score and drop {correlation:.2f} over {len(found)} fits")

@@ -49,7 +49,9 @@ def measure(passive: Passive, judge: Judge, folder: Path) -> Row:
     """Align as the config says, and attack."""
     config, parts = passive.config, passive.parts
     assert parts.adversary is not None
-    shadow, found = obtain_aligned(config, parts.adversary, parts.model, parts.data, folder, parts.runtime, Reporter())
+    shadow, found = obtain_aligned(
+        config, parts.adversary, parts.model, parts.data, folder / config.model.input_end, parts.runtime, Reporter()
+    )
     likeness = judge.likeness(shadow)
     scores = {candidate.shape: candidate.score for candidate in found.candidates}
     return Row(
