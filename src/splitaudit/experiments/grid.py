@@ -50,6 +50,14 @@ class Grid(BaseModel):
     """How many, from the base's on, or which."""
 
     @model_validator(mode="after")
+    def _zipped_alike(self) -> Self:
+        lengths = {key: len(values) for key, values in (self.zip or {}).items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{key} {length}" for key, length in lengths.items())
+            raise ValueError(f"zip needs lists of one length, not {told}")
+        return self
+
+    @model_validator(mode="after")
     def _varies_something(self) -> Self:
         if not self._axes():
             raise ValueError("nothing is varied: give grid, zip, cells or seeds, or use `splitaudit run`")
@@ -68,14 +76,6 @@ class Grid(BaseModel):
             found = [place for place, keys in places.items() if key in keys]
             if len(found) > 1:
                 raise ValueError(f"{key} is in {' and in '.join(found)}: it can be told in one place only")
-        return self
-
-    @model_validator(mode="after")
-    def _zipped_alike(self) -> Self:
-        lengths = {key: len(values) for key, values in (self.zip or {}).items()}
-        if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{key} {length}" for key, length in lengths.items())
-            raise ValueError(f"zip needs lists of one length, not {told}")
         return self
 
     def combinations(self) -> Iterator[Overrides]:
@@ -138,8 +138,7 @@ def make_cells(grid: Grid, *, here: bool = True) -> list[Cell]:
             name = ", ".join(f"{key}={value}" for key, value in combination.items())
             invalid.append(f"Cell {number} of {len(combinations)} ({name}): {error}")
     if invalid:
-        more = f"\n{len(invalid) - 1} more cells are not valid either." if len(invalid) > 1 else ""
-        raise ConfigError(invalid[0] + more)
+        raise ConfigError(invalid[0] + (f"\nNot valid either: {len(invalid) - 1} more." if len(invalid) > 1 else ""))
     _check_distinct(cells)
     return cells
 
