@@ -15,6 +15,8 @@ from splitaudit.errors import ConfigError
 from splitaudit.experiments.executors.executor import TRIES, Item, Lost, Value
 
 SECONDS_BETWEEN_LOOKS = 1.0
+TIMES_QUEUED_AGAIN = 100
+"""After its time was up. A job goes on where it was stopped, so it ends."""
 
 
 class SlurmJobs:
@@ -24,12 +26,15 @@ class SlurmJobs:
     """
 
     def __init__(self, folder: Path, *, cpus: int, gpus: float, options: Sequence[str]) -> None:
-        if shutil.which("sbatch") is None:
-            raise ConfigError("--slurm: there is no `sbatch` here. Start the sweep on a login node of the cluster.")
+        for command in ("sbatch", "srun"):
+            if shutil.which(command) is None:
+                raise ConfigError(f"--slurm: there is no `{command}` here. Start the sweep on a login node.")
         if gpus != int(gpus):
             raise ConfigError(f"--gpus {gpus}: Slurm gives whole GPUs only.")
         self._folder, self._cpus = folder, cpus
         named = dict(_parse(option) for option in options)
+        if "slurm_time" not in named:
+            raise ConfigError("--slurm needs --slurm-set time=MINUTES: after that a job is stopped, and queued again.")
         self._options = {"cpus_per_task": cpus, **({"slurm_gpus_per_node": int(gpus)} if gpus else {}), **named}
 
     @property
@@ -39,7 +44,9 @@ class SlurmJobs:
 
     def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
         """As `Executor.run`."""
-        executor = submitit.AutoExecutor(folder=self._folder.resolve(), cluster="slurm")
+        executor = submitit.AutoExecutor(
+            folder=self._folder.resolve(), cluster="slurm", slurm_max_num_timeout=TIMES_QUEUED_AGAIN
+        )
         try:
             executor.update_parameters(**self._options)
         except NameError as error:
