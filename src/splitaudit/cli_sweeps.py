@@ -39,10 +39,8 @@ def sweep(
     with resumable():
         finished = run_sweep(cells, store or folder.store, executor, Reporter())
     folder.write_results(finished)
-    failed = [f for f in finished if f.error is not None]
-    for f in failed:
-        typer.echo(f"Failed: {f.cell.name}. {f.error}", err=True)
-    typer.echo(f"cells:   {len(finished) - len(failed)} done, {len(failed)} failed")
+    failed = sum(f.error is not None for f in finished)
+    typer.echo(f"cells:   {len(finished) - failed} done, {failed} failed")
     typer.echo(f"results: {folder.results}")
     if failed:
         raise typer.Exit(1)
@@ -90,4 +88,4 @@ def _executor(
     except ModuleNotFoundError as error:
         extra = "slurm" if slurm else "ray"
         raise ConfigError(f"--{extra} needs {error.name}: pip install 'splitaudit[{extra}]'.") from None
-    return LocalProcesses(workers or 1)
+    return LocalProcesses(1 if workers is None else workers)

@@ -1,7 +1,7 @@
 """Sweeps: what cells share, that no result depends on it, and what becomes of cells that fail."""
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -43,7 +43,7 @@ class Here:
     def __init__(self) -> None:
         self.items = 0
 
-    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
+    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Generator[tuple[int, Value | Lost]]:
         for position, item in enumerate(items):
             self.items += 1
             yield position, work(item)
@@ -152,8 +152,8 @@ def test_lost_workers_and_half_written_folders(shared: Path) -> None:
     """A worker that is lost for good loses those of its cells that were not done."""
 
     class Loses(Here):
-        def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
-            return iter([(0, Lost("killed"))])
+        def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Generator[tuple[int, Value | Lost]]:
+            yield 0, Lost("killed")
 
     more = cell(PASSIVE, "attack.eps=0.3")
     finished = run_sweep([SHARING[0], more], shared, Loses(), Reporter())

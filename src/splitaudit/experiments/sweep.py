@@ -3,6 +3,7 @@
 import errno
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,8 +104,9 @@ def run_sweep(cells: Sequence[Cell], store: Path, executor: Executor, reporter: 
         raise RunError(f"{store} cannot be written: {error.strerror}. Choose another folder.") from None
     errors: dict[Path, str] = {}
     parts = [Part(training.log, [cell.folder(store).result for cell in training.cells]) for training in trainings]
-    with sweeping(reporter, len(set(map(str, folders))), parts) as ended:
-        for position, outcome in executor.run(compute, trainings):
+    running = closing(executor.run(compute, trainings))
+    with running as outcomes, sweeping(reporter, len({f.path for f in folders}), parts) as ended:
+        for position, outcome in outcomes:
             failed = _failures(trainings[position], outcome)
             for cell, why in failed:
                 errors[cell.folder(store).path] = why
@@ -120,20 +122,26 @@ def run_sweep(cells: Sequence[Cell], store: Path, executor: Executor, reporter: 
 
 def compute(training: Training) -> Outcome:
     """What a worker does: train, and attack for every cell. Raises nothing."""
+    try:
+        with training.log.open("a", encoding="utf-8") as log:
+            return _compute(training, Reporter(Console(file=log, width=120)))
+    except OSError as error:
+        return Outcome((f"{training.log}: {error}",) * len(training.cells), _disk_full(error))
+
+
+def _compute(training: Training, reporter: Reporter) -> Outcome:
     errors: list[str | None] = []
-    with training.log.open("a", encoding="utf-8") as log:
-        reporter = Reporter(Console(file=log, width=120))
-        for cell in training.cells:
-            try:
-                train_and_attack(_bounded(cell.config, training.threads), cell.attacks, training.path, reporter)
-                errors.append(None)
-            except Exception as error:  # whatever it is, the others go on
-                text = str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
-                errors.append(text)
-                if _disk_full(error) or isinstance(error, DivergenceError):
-                    errors += [text] * (len(training.cells) - len(errors))
-                    return Outcome(tuple(errors), _disk_full(error))
-                reporter.say(text)
+    for cell in training.cells:
+        try:
+            train_and_attack(_bounded(cell.config, training.threads), cell.attacks, training.path, reporter)
+            errors.append(None)
+        except Exception as error:  # whatever it is, the others go on
+            text = str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
+            errors.append(text)
+            if _disk_full(error) or isinstance(error, DivergenceError):
+                errors += [text] * (len(training.cells) - len(errors))
+                return Outcome(tuple(errors), _disk_full(error))
+            reporter.say(text)
     return Outcome(tuple(errors))
 
 

@@ -60,8 +60,11 @@ class SweepFolder:
             raise RunError(f"{self.path} cannot be written: {error.strerror}. Choose another --out.") from None
 
     def write_results(self, finished: Sequence[Finished]) -> None:
-        """Write the table of what is there."""
-        write_whole(self.results, to_parquet(results_table(finished, self.path)))
+        """Write the table of what is there. Raises RunError if it cannot be written."""
+        try:
+            write_whole(self.results, to_parquet(results_table(finished, self.path)))
+        except OSError as error:
+            raise RunError(f"{self.results} cannot be written: {error.strerror}. Run the sweep again.") from None
 
     def read_results(self) -> pa.Table:
         """The table. Raises RunError if there is none."""

@@ -1,6 +1,6 @@
 """What an executor is: it computes items somewhere, and outlives the workers that it loses."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -26,7 +26,7 @@ class Executor(Protocol):
         """How many threads each item may use."""
         ...
 
-    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
+    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Generator[tuple[int, Value | Lost]]:
         """Call `work` on every item, and yield each one's position and value as soon as it is known, in any order.
 
         `work`, the items and the values can be pickled, and `work` raises nothing. A lost worker costs its item one of

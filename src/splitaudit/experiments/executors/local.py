@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection, wait
 
 from splitaudit.errors import ConfigError
@@ -30,7 +30,7 @@ class LocalProcesses:
         """A worker's share of the cores that this process may use; at least one."""
         return max(1, len(os.sched_getaffinity(0)) // self._workers)
 
-    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
+    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Generator[tuple[int, Value | Lost]]:
         """As `Executor.run`."""
         waiting = deque((position, 1) for position in range(len(items)))
         idle: list[_Worker] = []

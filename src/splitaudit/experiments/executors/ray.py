@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import ray
@@ -33,7 +33,7 @@ class RayTasks:
         """As many as cores."""
         return self._cpus
 
-    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
+    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Generator[tuple[int, Value | Lost]]:
         """As `Executor.run`."""
         if not items:
             return

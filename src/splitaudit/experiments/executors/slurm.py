@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class SlurmJobs:
         """As many as cores."""
         return self._cpus
 
-    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
+    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Generator[tuple[int, Value | Lost]]:
         """As `Executor.run`."""
         executor = submitit.AutoExecutor(
             folder=self._folder.resolve(), cluster="slurm", slurm_max_num_timeout=TIMES_QUEUED_AGAIN
