@@ -30,9 +30,9 @@ def row(alpha: float, seed: int, attack: str, drop: float, *, test_images: str =
         "clean_accuracy_high": 95.0,
         "attack": attack,
         "knowledge": "server",
-        "accuracy_drop": drop,
-        "accuracy_drop_low": drop - 1,
-        "accuracy_drop_high": drop + 1,
+        "accuracy_drop": float(drop),
+        "accuracy_drop_low": drop - 1.0,
+        "accuracy_drop_high": drop + 1.0,
         "success_rate": drop / 2,
     }
 

@@ -1,4 +1,4 @@
-"""Slurm, played by three small scripts: `sbatch` runs each job of the array at once, `sacct` tells how it ended."""
+"""Slurm, played by small scripts: `sbatch` starts each job of an array at once, `sacct` tells how it ended."""
 
 import os
 import stat
@@ -18,23 +18,31 @@ from splitaudit.experiments.executors.slurm import SlurmJobs
 TIME = ["time=90"]
 
 SBATCH = """#!{python}
-import os, re, subprocess, sys
+import re, subprocess, sys
 from pathlib import Path
 spool = Path({spool!r})
 script = Path(sys.argv[-1]).read_text()
 job = str(len(list(spool.glob("*.script"))) + 1)
 (spool / f"{{job}}.script").write_text(script)
 array = re.search(r"--array=0-(\\d+)", script)
-tasks = [str(n) for n in range(int(array[1]) + 1)] if array else [None]
-for task in tasks:
-    name = job if task is None else f"{{job}}_{{task}}"
-    env = dict(os.environ, SLURM_JOB_ID=job, SLURM_NTASKS="1", SLURM_JOB_NUM_NODES="1", SLURM_NODEID="0",
-               SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_JOB_NODELIST="here", SLURM_CPUS_PER_TASK="1")
-    if task is not None:
-        env |= dict(SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID=task)
-    ended = subprocess.run(["bash", spool / f"{{job}}.script"], env=env, capture_output=True)
-    (spool / f"{{name}}.state").write_text("COMPLETED" if ended.returncode == 0 else "FAILED")
+for task in range(int(array[1]) + 1) if array else [""]:
+    subprocess.Popen([sys.executable, spool.parent / "bin" / "play", job, str(task)], start_new_session=True,
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print("Submitted batch job", job)
+"""
+
+PLAY = """#!{python}
+import os, subprocess, sys
+from pathlib import Path
+spool = Path({spool!r})
+job, task = sys.argv[1:]
+env = dict(os.environ, SLURM_JOB_ID=job, SLURM_NTASKS="1", SLURM_JOB_NUM_NODES="1", SLURM_NODEID="0", SLURM_PROCID="0",
+           SLURM_LOCALID="0", SLURM_JOB_NODELIST="here")
+if task:
+    env |= dict(SLURM_ARRAY_JOB_ID=job, SLURM_ARRAY_TASK_ID=task)
+ended = subprocess.run(["bash", spool / f"{{job}}.script"], env=env)
+name = f"{{job}}_{{task}}" if task else job
+(spool / f"{{name}}.state").write_text("COMPLETED" if ended.returncode == 0 else "FAILED")
 """
 
 SRUN = """#!{python}
@@ -59,7 +67,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, commands = tmp_path / "spool", tmp_path / "bin"
     folder.mkdir()
     commands.mkdir()
-    for name, source in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
+    for name, source in (("sbatch", SBATCH), ("play", PLAY), ("srun", SRUN), ("sacct", SACCT)):
         (commands / name).write_text(source.format(python=sys.executable, spool=str(folder)))
         (commands / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
