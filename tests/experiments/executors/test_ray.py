@@ -1,0 +1,44 @@
+"""Ray: what is said where there is no cluster, and what becomes of items on one."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from splitaudit.errors import ConfigError
+from splitaudit.experiments.executors import Lost
+from tests.experiments.executors.jobs import killed_always, killed_once, negative
+
+pytest.importorskip("ray")
+
+from splitaudit.experiments.executors.ray import RayTasks
+
+
+def test_unreachable_address_is_told_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, but not listening: nothing answers
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        for form in (address, f"ray://{address}"):
+            with pytest.raises(ConfigError, match="nothing answers there"):
+                RayTasks(form, cpus=1, gpus=0)
+
+
+@pytest.mark.parametrize("address", ["", "head", "head:", ":6379", "head:port", "ray://head"])
+def test_address_that_is_none(address: str) -> None:
+    with pytest.raises(ConfigError, match="must read host:port"):
+        RayTasks(address, cpus=1, gpus=0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::Warning")  # Ray's own
+def test_items_on_a_local_cluster(tmp_path: Path) -> None:
+    """All are computed; a lost worker's twice, and then given up."""
+    tasks = RayTasks("local", cpus=1, gpus=0)
+    assert dict(tasks.run(negative, range(5))) == {n: -n for n in range(5)}
+    assert dict(tasks.run(killed_once, [tmp_path / "a", tmp_path / "b"])) == {0: "a", 1: "b"}
+    lost = dict(tasks.run(killed_always, [tmp_path / "poison", tmp_path / "survivor"]))
+    assert isinstance(lost[0], Lost)
+    assert lost[1] is None
+    assert (tmp_path / "poison").read_text() == "xx"
+    with pytest.raises(ConfigError, match="9999 CPUs"):
+        list(RayTasks("local", cpus=9999, gpus=0).run(negative, [1]))

@@ -1,0 +1,124 @@
+"""A sweep whose process and workers are killed with SIGKILL ends with the table of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from splitaudit.experiments.grid import make_cells, read_grid
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.sweep import run_sweep
+from splitaudit.experiments.sweep_folder import SweepFolder
+from tests.experiments.folders import command
+from tests.experiments.test_kills import ENVIRONMENT
+from tests.experiments.test_sweep import TINY, Here
+
+GRID = {
+    "base": "demo",
+    "set": {
+        **dict(override.split("=") for override in TINY),
+        "model.width": 8,
+        "training.iterations": 300,
+        "training.batch_size": 16,
+        "runtime.threads": 1,
+        "runtime.checkpoint_seconds": 0,
+    },
+    "grid": {"attack.eps": [0.1, 0.2]},
+    "seeds": 2,
+}
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(GRID))
+    return file
+
+
+def undisturbed(grid: Path, out: Path) -> object:
+    """The table of the grid, computed in this process."""
+    read, folder = read_grid(grid), SweepFolder(out)
+    cells = make_cells(read)
+    folder.take(read, cells)
+    folder.write_results(run_sweep(cells, folder.store, Here(), Reporter()))
+    return pq.read_table(folder.results)
+
+
+def test_killed_process_and_killed_worker(grid: Path, tmp_path: Path) -> None:
+    """The sweep dies in the middle of the first training, its worker in the middle of the second."""
+    out = tmp_path / "out"
+    first, second = (out / "runs" / name for name in trainings(grid))
+    sweep = start(grid, out, "--workers", "1")
+    wait_until(lambda: trained(first), sweep)
+    sweep.kill()
+    sweep.communicate()
+    assert not list(out.glob("runs/*/attacks/*/result.json"))
+
+    sweep = start(grid, out, "--workers", "1")
+    wait_until(lambda: trained(second), sweep)
+    (worker,) = descendants(sweep.pid, "spawn_main")
+    os.kill(worker, signal.SIGKILL)
+    told, _ = sweep.communicate()
+    assert sweep.returncode == 0, told
+    assert "4 done, 0 failed" in told
+    assert pq.read_table(out / "results.parquet") == undisturbed(grid, tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_killed_ray_worker(grid: Path, tmp_path: Path) -> None:
+    """Ray starts its task again, and that goes on from the checkpoint."""
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    first, _ = (out / "runs" / name for name in trainings(grid))
+    sweep = start(grid, out, "--ray", "local")
+    wait_until(lambda: trained(first), sweep)
+    for worker in descendants(sweep.pid, "ray::compute"):
+        os.kill(worker, signal.SIGKILL)
+    told, _ = sweep.communicate()
+    assert sweep.returncode == 0, told
+    assert "4 done, 0 failed" in told
+    assert pq.read_table(out / "results.parquet") == undisturbed(grid, tmp_path / "undisturbed")
+
+
+def trainings(grid: Path) -> list[str]:
+    """The names of their folders, in order."""
+    return list(dict.fromkeys(cell.config.training_fingerprint() for cell in make_cells(read_grid(grid))))
+
+
+def start(grid: Path, out: Path, *where: str) -> "subprocess.Popen[str]":
+    arguments = command("sweep", str(grid), "--out", str(out), *where)
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+
+
+def trained(folder: Path) -> bool:
+    """Whether it has begun to train."""
+    return any(folder.glob("checkpoint/[0-9]*"))
+
+
+def wait_until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 600
+    while not true():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def descendants(pid: int, named: str) -> list[int]:
+    """The processes below one whose command line has this in it."""
+    found = []
+    for child in children(pid):
+        if named in Path(f"/proc/{child}/cmdline").read_text().replace("\0", " "):
+            found.append(child)
+        found += descendants(child, named)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]

@@ -1,0 +1,70 @@
+"""`splitaudit sweep` and `splitaudit table`: exit codes, and what is said."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from splitaudit import cli_sweeps
+from tests.experiments.test_sweep import TINY, Here
+from tests.test_cli import splitaudit
+
+SETTINGS = {key: yaml.safe_load(value) for key, _, value in (override.partition("=") for override in TINY)}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder in which sweeps are computed in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_sweeps, "_executor", lambda *_args, **_options: Here())
+    return tmp_path
+
+
+def write_grid(**settings: object) -> None:
+    Path("grid.yaml").write_text(yaml.safe_dump({"base": "demo", **settings}))
+
+
+def test_sweep_and_its_tables(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed cell is told, the other's results are there, and the exit code is 1."""
+    write_grid(set=SETTINGS | {"adversary.kind": "honest"}, grid={"training.learning_rate": [0.05, 1e18]})
+    assert splitaudit("sweep", "grid.yaml", "--out", "out", monkeypatch=monkeypatch) == 1
+    told = capsys.readouterr()
+    assert "1 done, 1 failed" in told.out
+    assert "Failed: training.learning_rate=1e+18. The loss became" in told.err
+    arguments = ("table", "out", "--rows", "attack", "--cols", "training.learning_rate")
+    assert splitaudit(*arguments, "--format", "markdown", monkeypatch=monkeypatch) == 0
+    assert "| attack | training.learning_rate=0.05 |" in capsys.readouterr().out
+    assert splitaudit(*arguments, "--format", "words", monkeypatch=monkeypatch) == 2
+    assert splitaudit("table", "out", "--rows", "atack", monkeypatch=monkeypatch) == 2
+    assert "Did you mean 'attack'" in capsys.readouterr().err
+
+
+BAD_INPUT: dict[str, tuple[Sequence[str], str]] = {
+    "no grid": (["absent.yaml"], "no grid file 'absent.yaml'"),
+    "two places": (["grid.yaml", "--workers", "2", "--slurm"], "choose one"),
+    "no worker": (["grid.yaml", "--workers", "0"], "at least one process"),
+    "no cluster": (["grid.yaml", "--slurm"], "no `sbatch` here"),
+    "no address": (["grid.yaml", "--ray", "head"], "must read host:port"),
+    "not a sweep's folder": (["grid.yaml", "--workers", "1"], "not the folder of a sweep"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and a line that names what is wrong, before anything starts."""
+    monkeypatch.chdir(tmp_path)
+    write_grid(seeds=2)
+    Path("out").mkdir()
+    Path("out/thesis.tex").write_text("years of work")
+    arguments, text = BAD_INPUT[case]
+    assert splitaudit("sweep", *arguments, "--out", "out", monkeypatch=monkeypatch) == 2
+    assert text in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["thesis.tex"]
+
+
+def test_table_of_no_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert splitaudit("table", str(tmp_path), "--rows", "attack", monkeypatch=monkeypatch) == 2
+    assert "results.parquet cannot be read" in capsys.readouterr().err
