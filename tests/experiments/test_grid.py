@@ -66,7 +66,10 @@ REFUSED = {
     "zip of two lengths": ({"zip": {"attack.eps": [0.1], "attack.steps": [1, 2]}}, "attack.eps 1, attack.steps 2"),
     "one value, no list": ({"grid": {"attack.eps": 0.1}}, "valid list"),
     "unknown setting": ({"grid": {"attack.epz": [0.1]}}, r"Cell 1 of 1 \(attack\.epz=0\.1\)(.|\n)*Did you mean 'eps'"),
-    "invalid value": ({"grid": {"attack.eps": [0.1, -1, -2]}}, r"Cell 2 of 3 (.|\n)*greater than 0(.|\n)*either: 1 more"),
+    "invalid value": (
+        {"grid": {"attack.eps": [0.1, -1, -2]}},
+        r"Cell 2 of 3 (.|\n)*greater than 0(.|\n)*either: 1 more",
+    ),
     "unknown preset": ({"base": "dem", "seeds": 2}, "Did you mean 'demo'"),
     "unknown attack": ({"seeds": 2, "attacks": ["pgdd"]}, "Did you mean 'pgd'"),
     "no shadow": ({"cells": [{"adversary.kind": "honest"}], "attacks": ["fda"]}, "no such shadow layers as shadow"),
