@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor

@@ -2,8 +2,17 @@
 
 import pytest
 
-from splitaudit.data import AuditData, load_audit_data
-from tests.transport.parts import BATCH_NORM, Party, assert_same, final_state, in_process, make_coordinator, run_together, tiny_config
+from splitaudit.data import load_audit_data
+from tests.transport.parts import (
+    BATCH_NORM,
+    Party,
+    assert_same,
+    final_state,
+    in_process,
+    make_coordinator,
+    run_together,
+    tiny_config,
+)
 
 
 @pytest.mark.parametrize("schedule", ["round_robin", "splitfed", "splitfed_v2"])

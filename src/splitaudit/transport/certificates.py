@@ -123,7 +123,9 @@ def _enter(file: Path, name: str, value: str) -> None:
     file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
     # Clocks differ a little between machines.
     begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
     return (

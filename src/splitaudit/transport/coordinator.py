@@ -84,6 +84,7 @@ class Coordinator:
         self._sessions: dict[int, bytes] = {}
         self._absent: set[int] = set()
         self._delivered: set[int] = set()
+        self._given: GivenLayers | None = None
         self.failure: SplitAuditError | None = None
         with self._changed:
             self._restore()
@@ -240,7 +241,7 @@ class Coordinator:
         self._owing: set[int] = set()
         """Who has stepped and not yet given its layers: what it learned is in its process only."""
         self._pending = False
-        self._given: GivenLayers | None = None
+        self._given = None
         self.turn = 0
         self._progress = self._clock()
         state = self._records.load()

@@ -1,4 +1,4 @@
-"""The network's end at a client: calls that are repeated, with the same key, until they are answered or patience ends."""
+"""The network's end at a client: calls that are repeated, with the same key, until they are answered."""
 
 import time
 from collections.abc import Callable
@@ -28,9 +28,7 @@ _DISTRUST = ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "Hostnam
 Reply = TypeVar("Reply", bound=Message)
 
 
-def open_channel(
-    address: str, credentials: Credentials | None, largest_reply: int
-) -> grpc.Channel:
+def open_channel(address: str, credentials: Credentials | None, largest_reply: int) -> grpc.Channel:
     """A channel to the server; plaintext without credentials, to loopback only. Raises TransportError."""
     options = (
         *KEEPALIVE,
@@ -133,14 +131,14 @@ class GrpcTransport:
             ) from None
 
     def _call(self, method: str, message: Message, kind: type[Reply], patience: float | None = None) -> Reply:
-        call = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
         content = message.SerializeToString()
         limit = self._config.patience_seconds if patience is None else patience
         timeout = max(2 * POLL_SECONDS, self._config.step_seconds)
         began, pause, told = time.monotonic(), 0.1, False
         while True:
             try:
-                reply: bytes = call(content, timeout=min(timeout, limit), metadata=self._metadata)
+                reply = call(content, timeout=min(timeout, limit), metadata=self._metadata)
             except grpc.RpcError as error:
                 code, details = error.code(), str(error.details())
                 if any(sign in details for sign in _DISTRUST):
@@ -151,7 +149,8 @@ class GrpcTransport:
                     raise Refusal(code, details) from None
                 if time.monotonic() - began > limit:
                     raise TransportError(
-                        f"No answer from {self._config.address} for {limit:g} s (transport.patience_seconds): {details}. "
+                        f"No answer from {self._config.address} for {limit:g} s (transport.patience_seconds): "
+                        f"{details}. "
                         "Is the server up, and this client on its list? The same command goes on."
                     ) from None
                 if not told and method != "Leave":

@@ -1,4 +1,4 @@
-"""A client's side of a distributed training: it takes the client layers when its turn comes, trains, and passes them on."""
+"""A client's side of a distributed training: it takes the client layers, trains them, and passes them on."""
 
 import os
 import time

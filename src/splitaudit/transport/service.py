@@ -46,7 +46,7 @@ class Service:
         self._run, self._adversary, self._device = fingerprint(settings), adversary, device
         self._calls: Counter[int] = Counter()
         self._lock = threading.Lock()
-        self.received = self.sent = 0
+        self._received = self._sent = 0
         empty, step = HEADER_BYTES, HEADER_BYTES + specs.o1.nbytes
         self._methods: dict[str, tuple[int, Callable[[bytes, int], Message]]] = {
             "Hello": (SETTINGS_BYTES, self._hello),
@@ -67,6 +67,11 @@ class Service:
         """The calls that this service answers."""
         return list(self._methods)
 
+    def traffic(self) -> dict[str, int]:
+        """Bytes of messages so far, without what TLS and HTTP/2 add."""
+        with self._lock:
+            return {"bytes_received": self._received, "bytes_sent": self._sent}
+
     def answer(self, method: str, request: bytes, client: int) -> bytes:
         """The reply to a request of a client. Raises a Refusal that names what is wrong."""
         limit, handle = self._methods[method]
@@ -75,8 +80,8 @@ class Service:
                 raise malformed(f"{method}: {len(request)} bytes, at most {limit} make sense here")
             reply = handle(request, client).SerializeToString()
         with self._lock:
-            self.received += len(request)
-            self.sent += len(reply)
+            self._received += len(request)
+            self._sent += len(reply)
         return reply
 
     def _hello(self, content: bytes, client: int) -> Message:

@@ -1,7 +1,7 @@
 """The order of everything that happens in a distributed training, as numbered turns.
 
-Turn 0: the first client gives the client layers as they are at the beginning. Then come the rounds of the schedule. In a
-round every iteration is a turn, and then the client layers are given: in round-robin by the round's one client; in
+Turn 0: the first client gives the client layers as they are at the beginning. Then come the rounds of the schedule. In
+a round every iteration is a turn, and then the client layers are given: in round-robin by the round's one client; in
 splitfed by every client after the other, each adding its own layers to a weighted sum that the last one completes.
 """
 

@@ -12,6 +12,7 @@ from splitaudit.models import SplitModel
 from splitaudit.runtime import Runtime
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.refusal import malformed
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int64": torch.int64}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -41,7 +42,9 @@ class Specs:
     loss: TensorSpec = TensorSpec((), torch.float32, torch.float32)
 
 
-def specs_of(model: SplitModel, image_shape: tuple[int, ...], classes: int, config: RunConfig, runtime: Runtime) -> Specs:
+def specs_of(
+    model: SplitModel, image_shape: tuple[int, ...], classes: int, config: RunConfig, runtime: Runtime
+) -> Specs:
     """What crosses the cuts of a model placed on the runtime's device, found by sending one black image through it."""
     size = config.training.batch_size
 
@@ -65,7 +68,8 @@ def encode(tensor: Tensor, wire: torch.dtype) -> pb.Tensor:
     would be rounded differently by some kernels.
     """
     tensor = tensor.detach().to("cpu", wire)
-    order = sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim))
+    strides = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
     data = tensor.permute(order).contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return pb.Tensor(dtype=_NAMES[tensor.dtype], shape=list(tensor.shape), order=order, data=data)
 
