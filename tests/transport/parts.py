@@ -8,6 +8,7 @@ from torch import Tensor
 
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
+from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.run import build
 from splitaudit.learning.client import Client, ClientLayers
 from splitaudit.learning.layers import TrainedLayers
@@ -42,10 +43,7 @@ def in_process(config: RunConfig) -> State:
 
 def tiny_model(config: RunConfig, data: AuditData) -> SplitModel:
     """As `build` makes it."""
-    held = torch.cat(data.partition.clients)
-    from splitaudit.experiments.model import build_model_for
-
-    return build_model_for(held, config, data, config.runtime.seed)
+    return build_model_for(torch.cat(data.partition.clients), config, data, config.runtime.seed)
 
 
 class MemoryRecords:
