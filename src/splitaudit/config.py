@@ -60,7 +60,8 @@ class DataConfig(_Section):
     channels: Literal[1, 3] | None = None
     """1 turns images grey, 3 repeats grey ones; the data set's own by default."""
     clients: PositiveInt = 10
-    partition: Literal["iid", "dirichlet", "shards"] = "iid"
+    partition: Literal["iid", "dirichlet", "shards", "own"] = "iid"
+    """`own`: all of them are one client's, as in `splitaudit join` on a machine that has that client's images only."""
     beta: PositiveFloat = 0.5
     """Concentration of the Dirichlet partition: the smaller, the more uneven the clients' classes."""
     shards_per_client: PositiveInt = 2

@@ -58,7 +58,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     runtime = start_runtime(config)
     reporter.say(f"Loading {config.data.name}.")
     data = load_audit_data(config)
-    held = torch.cat(data.partition.clients)
+    held, own_only = torch.cat(data.partition.clients), config.data.partition == "own"
     model = build_model_for(held, config, data, config.runtime.seed)
     for each in (model.F1, model.F2, model.F3):
         runtime.place(each.train())
@@ -87,15 +87,14 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
 
         vanilla = config.training.topology == "vanilla"
         layers = ClientLayers(trained("input", model.F1), None if vanilla else trained("output", model.F3))
-        indices = data.partition.clients[number]
-        own = data.train.subset(indices)
+        own = data.train.subset(data.partition.clients[0 if own_only else number])
         del data
         with folder.locked(), reporter.training(0, total) as progress:
             diary = _Diary(config, folder, transport, progress)
             member = Member(
                 Client(number, own, torch.arange(len(own)), config.training, runtime),
                 layers,
-                len(held),
+                config.data.clients if own_only else len(held),
                 Turns(config.training, config.data.clients),
                 transport,
                 Seal(key, fingerprint(settings)),

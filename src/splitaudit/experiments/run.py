@@ -79,6 +79,8 @@ def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = 
     for caution in config.cautions():
         reporter.warn(caution)
     check_rounds(config.training, config.data.clients)
+    if config.data.partition == "own":
+        raise ConfigError("data.partition=own is for `splitaudit join`, where every client has images of its own.")
     folder = RunFolder(path)
     folder.check(config)
     if folder.result.exists():

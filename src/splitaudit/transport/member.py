@@ -46,7 +46,8 @@ class Member:
         on_step: Callable[[int, Tensor], None],
         on_start: Callable[[int], None],
     ) -> None:
-        """`images` is how many all clients hold. `on_start` is told the iteration that the training goes on from,
+        """`images` is how many all clients hold; where that is not known, any number that is the same at all of them.
+        `on_start` is told the iteration that the training goes on from,
         `on_step` each iteration of this client with its loss."""
         self._client, self._turns, self._transport = client, turns, transport
         self._seal, self._config = seal, config
