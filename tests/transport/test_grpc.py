@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,21 +165,32 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     while not any("Serving at" in line for line in deployment.said) and time.monotonic() < deadline:
         time.sleep(0.05)
     yield deployment
-    # It ends by itself, once its patience does.
-    thread.join(0)
+    for name in ("a", "b"):
+        with talking(deployment, read_credentials(deployment.folder / name)) as transport:
+            transport.leave(0)
+    thread.join(60)
+    assert not thread.is_alive()
 
 
-def say_hello(
+@contextmanager
+def talking(
     deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None
-) -> tuple[int, str]:
-    """What a server answers to a party with these credentials."""
+) -> Iterator[GrpcTransport]:
+    """A way to the server for a party with these credentials."""
     config = deployment.config(None, "transport.patience_seconds=1", *more)
     float32 = torch.float32
     o1, o2 = TensorSpec((16, 8, 8, 8), float32, float32), TensorSpec((16, 128), float32, float32)
     specs = Specs(o1, o2, TensorSpec((16,), torch.int64, torch.int64), 10)
     settings = shared_settings(config, (1, 8, 8), specs)
     with open_channel(address or config.transport.address, credentials, 10_000) as channel:
-        transport = GrpcTransport(channel, settings, specs, config.transport, torch.device("cpu"), lambda _text: None)
+        yield GrpcTransport(channel, settings, specs, config.transport, torch.device("cpu"), lambda _text: None)
+
+
+def say_hello(
+    deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None
+) -> tuple[int, str]:
+    """What the server answers to such a party."""
+    with talking(deployment, credentials, *more, address=address) as transport:
         return transport.introduce()
 
 
@@ -204,7 +216,9 @@ def test_an_expired_certificate(served: Deployment, tmp_path: Path, monkeypatch:
         datetime, timedelta, UTC = Past, datetime.timedelta, datetime.UTC
 
     monkeypatch.setattr(certificates, "datetime", Calendar)
+    listed = (served.folder / "ca" / "clients.txt").read_text()
     certificates.issue(served.folder / "ca", "client", "b", tmp_path / "late", [], days=1)
+    (served.folder / "ca" / "clients.txt").write_text(listed)
     with pytest.raises(TransportError, match="No answer"):
         say_hello(served, read_credentials(tmp_path / "late"))
 

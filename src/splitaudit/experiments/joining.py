@@ -108,6 +108,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
                 model.F3.load_state_dict(part(server_layers, "output"))
             write_whole(folder.model, save_tensors(delivered(model)))
             save_state(folder, total, _final_state(layers, server_layers, total), diary.seconds)
+        transport.leave(number)
     reporter.say(f"The whole model is in {folder.model}. `splitaudit attack {path}` measures how well it withstands.")
 
 

@@ -45,9 +45,8 @@ class AllowList:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._entries = read_clients(file)
         self._seen: tuple[int, int] | None = None
-        self._entries: list[tuple[str, str]] = []
-        self._read()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -78,8 +77,15 @@ class AllowList:
     def _read(self) -> None:
         try:
             status = self._file.stat()
-            seen = (status.st_mtime_ns, status.st_size)
-            if seen != self._seen:
-                self._entries, self._seen = read_clients(self._file), seen
         except OSError:
-            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "the list of clients cannot be read") from None
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "the list of clients is gone") from None
+        seen = (status.st_mtime_ns, status.st_size)
+        if seen == self._seen:
+            return
+        try:
+            entries = read_clients(self._file)
+        except TransportError:
+            return
+        # Places on the list stay, so a shorter one has not been written whole yet.
+        if len(entries) >= len(self._entries):
+            self._entries, self._seen = entries, seen

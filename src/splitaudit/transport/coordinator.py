@@ -211,7 +211,7 @@ class Coordinator:
                 out_of_patience = self._progress + self._config.patience_seconds
                 if now >= out_of_patience:
                     return
-                self._changed.wait(max(0.01, min(self._deadline, out_of_patience, now + 1) - now))
+                self._changed.wait(min(at for at in (self._deadline, out_of_patience, now + 1) if at > now) - now)
             if self.failure is not None:
                 raise self.failure
 
@@ -315,6 +315,8 @@ class Coordinator:
         client = self.turns[self.turn].client
         if self._pending:
             self._abandon("its backward pass did not come in time")
+        elif self._config.missing == "wait":
+            self._log(f"waiting for client {client}, whose turn it is")
         if self._config.missing == "skip" and self.turn > 0:
             self._pass_over(client)
         self._deadline = now + self._config.step_seconds

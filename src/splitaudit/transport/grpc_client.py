@@ -22,7 +22,15 @@ from splitaudit.transport.settings import PROTOCOL, fingerprint
 from splitaudit.transport.transport import POLL_SECONDS
 from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
 
-_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_AGAIN = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    # What gRPC makes of a connection that breaks amid an answer. The server itself never says these.
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+}
 _DISTRUST = ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "Hostname Verification")
 
 Reply = TypeVar("Reply", bound=Message)

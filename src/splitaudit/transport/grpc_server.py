@@ -92,7 +92,7 @@ def _handler(
             context.abort(refusal.code, refusal.reason)
         except Exception as error:
             log(f"{method} failed: {error!r}")
-            context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says why")
+            context.abort(grpc.StatusCode.DATA_LOSS, "the server failed; its log says why")
         raise AssertionError("abort raises")
 
     return answer

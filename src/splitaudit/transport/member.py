@@ -19,7 +19,7 @@ from splitaudit.transport.coordinator import GivenLayers, Request
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.sealing import Seal
 from splitaudit.transport.transport import POLL_SECONDS, Transport
-from splitaudit.transport.turns import Turn, Turns
+from splitaudit.transport.turns import Turns
 
 ATTEMPTS = 3
 """How often a forward pass is repeated that the server forgot, since the client took too long to go on."""
@@ -60,7 +60,10 @@ class Member:
         self._generation = 0
 
     def train(self) -> State:
-        """Take part to the end; the trained layers of the server. The client layers are then those of all clients."""
+        """Take part to the end; the trained layers of the server. The client layers are then those of all clients.
+
+        The server waits until all have said `leave`, which is to be said once everything is kept safely.
+        """
         while True:
             try:
                 return self._train()
@@ -69,22 +72,20 @@ class Member:
             except Refusal as refusal:
                 raise TransportError(f"The server refuses: {refusal.reason}.") from None
 
-    def _train(self) -> State:
+    def hello(self) -> int:
+        """Say hello; the turn that the training is at. The first client then gives the initial layers, if it is 0."""
         self._generation, position = self._transport.hello(self._client.index, self._session)
         self._on_start(self._turns.iterations_before(position))
         if position == 0 and self._client.index == 0:
             self._give(0, self._initial)
-        for done in range(max(0, position - 1) // self._turns.length, self._turns.rounds):
-            turns = self._turns.of(self._client.index, done)
-            if turns and turns[0].number >= position:
-                self._train_round(self._turns.first(done), turns)
-        state, _ = self._take(self._turns.end)
-        self._handing.begin(state)
-        delivered = ask(lambda: self._transport.deliver(self._request(self._turns.end)))
-        self._transport.leave(self._client.index)
-        return delivered
+        return position
 
-    def _train_round(self, first: int, turns: list[Turn]) -> None:
+    def train_round(self, done: int) -> None:
+        """This client's turns in the round after `done` rounds. Raises StartOver and Refusal."""
+        turns = self._turns.of(self._client.index, done)
+        if not turns:
+            return
+        first = self._turns.first(done)
         state, _ = self._take(first)
         self._handing.begin(state)
         for turn in turns:
@@ -95,6 +96,16 @@ class Member:
             iteration, batch = turn.step
             exchange = _Step(self, self._transport, self._request(turn.number))
             self._on_step(iteration, self._client.train_batch(self._layers, exchange, batch, iteration))
+
+    def _train(self) -> State:
+        position = self.hello()
+        for done in range(max(0, position - 1) // self._turns.length, self._turns.rounds):
+            turns = self._turns.of(self._client.index, done)
+            if turns and turns[0].number >= position:
+                self.train_round(done)
+        state, _ = self._take(self._turns.end)
+        self._handing.begin(state)
+        return ask(lambda: self._transport.deliver(self._request(self._turns.end)))
 
     def _sum_of(self, first: int, number: int) -> State:
         """The sum that the clients before this one have given in the round whose first turn is `first`."""
