@@ -18,8 +18,8 @@ from splitaudit.models import SplitModel, build_split_model
 from splitaudit.runtime import start_runtime
 from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.member import Member
+from splitaudit.transport.protocol import Transport
 from splitaudit.transport.sealing import Seal
-from splitaudit.transport.transport import Transport
 from splitaudit.transport.turns import Turns
 from tests.conftest import small_config
 

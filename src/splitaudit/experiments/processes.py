@@ -46,19 +46,18 @@ def train_in_processes(config: RunConfig, data: AuditData, folder: RunFolder, re
     commands = {"server": ["serve", "server.yaml", "--clients", "ca/clients.txt"]}
     commands |= {name: ["join", "client.yaml"] for name in names}
     address = f"127.0.0.1:{_free_port()}"
-    began = time.perf_counter()
     with _started(base, commands, address) as processes, reporter.training(0, total) as progress:
         told = 0
         while any(process.poll() is None for process in processes.values()):
             _check(processes, base)
-            rows = _rows(base / "server")
-            if rows and rows[-1]["iteration"] > told:
-                told = rows[-1]["iteration"]
-                losses = [_rows(base / name)[-1]["loss"] for name in names if _rows(base / name)]
-                progress(told, sum(losses) / max(1, len(losses)), rows[-1]["images_per_second"])
+            served = _last_row(base / "server")
+            if served is not None and served["iteration"] > told:
+                told = served["iteration"]
+                losses = [row["loss"] for row in (_last_row(base / name) for name in names) if row is not None]
+                progress(told, sum(losses) / max(1, len(losses)), served["images_per_second"])
             time.sleep(1)
         _check(processes, base)
-    _assemble(config, folder, base, names, time.perf_counter() - began, reporter)
+    _assemble(config, folder, base, names, reporter)
 
 
 def _prepare(config: RunConfig, data: AuditData, base: Path, names: Sequence[str]) -> None:
@@ -127,9 +126,7 @@ def _check(processes: dict[str, "subprocess.Popen[bytes]"], base: Path) -> None:
             raise RunError(f"The process {name} ended with code {process.returncode} ({log}):\n  " + "\n  ".join(said))
 
 
-def _assemble(
-    config: RunConfig, folder: RunFolder, base: Path, names: Sequence[str], seconds: float, reporter: Reporter
-) -> None:
+def _assemble(config: RunConfig, folder: RunFolder, base: Path, names: Sequence[str], reporter: Reporter) -> None:
     """The state and the curves of the whole training, from those of the parties."""
     total = config.training.iterations
     server, client = (_final(base / name, total, reporter) for name in ("server", names[0]))
@@ -143,8 +140,7 @@ def _assemble(
         last = iteration
     write_whole(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
     state = join(clients=part(client.state, "clients"), server=part(server.state, "server"))
-    taken = max(float(server.extra["seconds"]), 1e-9) if server.extra["seconds"] else seconds
-    save_state(folder, total, {"iteration": torch.tensor(total), **state}, taken)
+    save_state(folder, total, {"iteration": torch.tensor(total), **state}, float(server.extra["seconds"]))
 
 
 def _final(party: Path, total: int, reporter: Reporter) -> Checkpoint:
@@ -152,6 +148,20 @@ def _final(party: Path, total: int, reporter: Reporter) -> Checkpoint:
     if checkpoint is None or checkpoint.iteration != total:
         raise RunError(f"{party} has no checkpoint of iteration {total}: run the same command again.")
     return checkpoint
+
+
+def _last_row(party: Path) -> dict[str, Any] | None:
+    """The last whole row that a party has logged so far, without reading all of them."""
+    file = RunFolder(party / "run").metrics
+    if not file.exists():
+        return None
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - 4096))
+        lines = opened.read().split(b"\n")[-2:-1]
+    try:
+        return dict(json.loads(lines[0])) if lines else None
+    except ValueError:
+        return None
 
 
 def _rows(party: Path) -> list[dict[str, Any]]:

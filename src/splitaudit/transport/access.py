@@ -57,12 +57,12 @@ class AllowList:
         if not shown:
             raise Refusal(grpc.StatusCode.UNAUTHENTICATED, "no client certificate")
         self._read()
-        print_ = fingerprint(shown[0])
+        digest = fingerprint(shown[0])
         for number, (_, allowed) in enumerate(self._entries):
-            if allowed == print_:
+            if allowed == digest:
                 return number
         raise Refusal(
-            grpc.StatusCode.PERMISSION_DENIED, f"the certificate {print_[:16]}... is not, or no longer, on the list"
+            grpc.StatusCode.PERMISSION_DENIED, f"the certificate {digest[:16]}... is not, or no longer, on the list"
         )
 
     def named_client(self, context: grpc.ServicerContext) -> int:

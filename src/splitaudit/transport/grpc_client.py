@@ -17,9 +17,9 @@ from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import Credentials
 from splitaudit.transport.coordinator import GivenLayers, Request
 from splitaudit.transport.grpc_server import KEEPALIVE, SERVICE, check_loopback
+from splitaudit.transport.protocol import POLL_SECONDS
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.settings import PROTOCOL, fingerprint
-from splitaudit.transport.transport import POLL_SECONDS
 from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
 
 _AGAIN = {

@@ -16,9 +16,9 @@ from splitaudit.learning.client import Client, ClientLayers
 from splitaudit.learning.schedules import add_weighted
 from splitaudit.learning.state import State, join, part
 from splitaudit.transport.coordinator import GivenLayers, Request
+from splitaudit.transport.protocol import POLL_SECONDS, Transport
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.sealing import Seal
-from splitaudit.transport.transport import POLL_SECONDS, Transport
 from splitaudit.transport.turns import Turns
 
 ATTEMPTS = 3
@@ -47,8 +47,9 @@ class Member:
         on_start: Callable[[int], None],
     ) -> None:
         """`images` is how many all clients hold; where that is not known, any number that is the same at all of them.
-        `on_start` is told the iteration that the training goes on from,
-        `on_step` each iteration of this client with its loss."""
+        `on_start` is told the iteration that the training goes on from, `on_step` each iteration of this client, and
+        its loss.
+        """
         self._client, self._turns, self._transport = client, turns, transport
         self._seal, self._config = seal, config
         self._on_step, self._on_start = on_step, on_start

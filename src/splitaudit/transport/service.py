@@ -13,9 +13,9 @@ from safetensors.torch import save as save_tensors
 
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.coordinator import Coordinator, Request
+from splitaudit.transport.protocol import POLL_SECONDS
 from splitaudit.transport.refusal import Refusal, malformed
 from splitaudit.transport.settings import PROTOCOL, check_settings, fingerprint
-from splitaudit.transport.transport import POLL_SECONDS
 from splitaudit.transport.wire import Specs, decode, encode
 
 HEADER_BYTES = 4096
