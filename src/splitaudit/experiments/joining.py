@@ -25,6 +25,7 @@ from splitaudit.learning.state import State, join, part
 from splitaudit.runtime import resolve, start_runtime
 from splitaudit.transport.certificates import read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.grpc_server import check_loopback
 from splitaudit.transport.member import Member
 from splitaudit.transport.sealing import Seal, read_group_key
 from splitaudit.transport.settings import fingerprint, shared_settings
@@ -43,6 +44,8 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     """
     config = with_honest_server(resolve(config))
     check_rounds(config.training, config.data.clients)
+    if insecure:
+        check_loopback(config.transport.address)
     credentials, key = read_credentials(certs), read_group_key(certs / "group.key")
     folder, total = RunFolder(path), config.training.iterations
     folder.check(config)

@@ -25,7 +25,7 @@ from splitaudit.runtime import Runtime, resolve, start_runtime
 from splitaudit.transport.access import AllowList
 from splitaudit.transport.certificates import read_credentials
 from splitaudit.transport.coordinator import Coordinator
-from splitaudit.transport.grpc_server import start_grpc_server
+from splitaudit.transport.grpc_server import check_loopback, start_grpc_server
 from splitaudit.transport.service import Service
 from splitaudit.transport.settings import shared_settings
 from splitaudit.transport.turns import Turns
@@ -59,6 +59,8 @@ def serve(
             f"data.clients is {config.data.clients}, but {len(allowed)} clients are listed in "
             f"{clients or certs / 'clients.txt'}."
         )
+    if insecure:
+        check_loopback(config.transport.address)
     credentials = None if insecure else read_credentials(certs)
     runtime = start_runtime(config)
     server, specs, layers_bytes = build_server(config, runtime)

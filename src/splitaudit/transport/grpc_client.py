@@ -16,7 +16,7 @@ from splitaudit.learning.state import State
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import Credentials
 from splitaudit.transport.coordinator import GivenLayers, Request
-from splitaudit.transport.grpc_server import KEEPALIVE, SERVICE, check_loopback
+from splitaudit.transport.grpc_server import KEEPALIVE, SERVICE
 from splitaudit.transport.protocol import POLL_SECONDS
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.settings import PROTOCOL, fingerprint
@@ -37,7 +37,7 @@ Reply = TypeVar("Reply", bound=Message)
 
 
 def open_channel(address: str, credentials: Credentials | None, largest_reply: int) -> grpc.Channel:
-    """A channel to the server; plaintext without credentials, to loopback only. Raises TransportError."""
+    """A channel to the server; plaintext without credentials."""
     options = (
         *KEEPALIVE,
         ("grpc.max_receive_message_length", largest_reply),
@@ -47,7 +47,6 @@ def open_channel(address: str, credentials: Credentials | None, largest_reply: i
         ("grpc.max_reconnect_backoff_ms", 2_000),
     )
     if credentials is None:
-        check_loopback(address)
         return grpc.insecure_channel(address, options)
     tls = grpc.ssl_channel_credentials(credentials.ca, credentials.key, credentials.certificate)
     return grpc.secure_channel(address, tls, options)
