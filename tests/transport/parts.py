@@ -10,11 +10,12 @@ from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.run import build
+from splitaudit.experiments.serving import build_server
 from splitaudit.learning.client import Client, ClientLayers
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.server import Server
 from splitaudit.learning.state import State, join
-from splitaudit.models import SplitModel, build_split_model
+from splitaudit.models import SplitModel
 from splitaudit.runtime import start_runtime
 from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.member import Member
@@ -30,7 +31,8 @@ BATCH_NORM = ("model.name=resnet9", "model.width=8", "model.input_end=depth1")
 
 def tiny_config(*overrides: str) -> RunConfig:
     """Three clients, twelve iterations, an honest server."""
-    return small_config(*TINY, "adversary.kind=honest", *overrides)
+    told = ("transport.image_shape=[1,8,8]", "transport.classes=10")
+    return small_config(*TINY, "adversary.kind=honest", *told, *overrides)
 
 
 def in_process(config: RunConfig) -> State:
@@ -66,22 +68,8 @@ class MemoryRecords:
 
 
 def make_server(config: RunConfig) -> Server:
-    """An honest server of the config, for handwritten digits."""
-    runtime = start_runtime(config)
-    model = build_split_model(
-        config.model, num_classes=10, image_shape=(1, 8, 8), mean=[0.0], std=[1.0], seed=config.runtime.seed
-    )
-
-    def trained(name: str, module: torch.nn.Module) -> TrainedLayers:
-        return TrainedLayers(name, runtime.place(module.train()), config.training, runtime)
-
-    vanilla = config.training.topology == "vanilla"
-    return Server(
-        trained("server", model.F2),
-        output=trained("output", model.F3) if vanilla else None,
-        images=torch.empty(0, 1, 8, 8),
-        batches_per_update=config.data.clients if config.training.schedule == "splitfed" else 1,
-    )
+    """The server of a tiny config."""
+    return build_server(config, start_runtime(config))[0]
 
 
 def make_coordinator(

@@ -232,6 +232,8 @@ def test_somebody_is_always_waited_for() -> None:
 
 def test_watching_ends_when_all_have_left_or_patience_does() -> None:
     exchanges = Exchanges()
+    refused(grpc.StatusCode.FAILED_PRECONDITION, "not over", lambda: exchanges.coordinator.leave(0))
+    exchanges.coordinator.turn = exchanges.coordinator.turns.end
     for client in range(3):
         assert exchanges.coordinator.undelivered == list(range(client, 3))
         exchanges.coordinator.leave(client)

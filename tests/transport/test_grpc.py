@@ -17,14 +17,14 @@ from splitaudit.errors import SplitAuditError, TransportError
 from splitaudit.experiments.joining import join_training
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import attack
-from splitaudit.experiments.serving import serve
+from splitaudit.experiments.serving import build_server, serve
 from splitaudit.learning.checkpoint import load_checkpoint
 from splitaudit.learning.state import State, part
+from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates
 from splitaudit.transport.certificates import Credentials, read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
 from splitaudit.transport.settings import shared_settings
-from splitaudit.transport.wire import Specs, TensorSpec
 from tests.conftest import small_config
 from tests.transport.parts import TINY, assert_same, in_process
 from tests.transport.proxy import Proxy
@@ -155,40 +155,41 @@ def test_plaintext_on_loopback_only(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A server that waits for clients."""
-    deployment = Deployment(tmp_path_factory.mktemp("served"), "transport.patience_seconds=60")
+    """A server that waits for clients. At last they come, and train as if nobody had been there before."""
+    deployment = Deployment(tmp_path_factory.mktemp("served"))
     thread = threading.Thread(target=deployment.serve, daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
     while not any("Serving at" in line for line in deployment.said) and time.monotonic() < deadline:
         time.sleep(0.05)
     yield deployment
-    for name in ("a", "b"):
-        with talking(deployment, read_credentials(deployment.folder / name)) as transport:
-            transport.leave(0)
-    thread.join(60)
-    assert not thread.is_alive()
+    clients = [threading.Thread(target=deployment.join, args=(name,), daemon=True) for name in ("a", "b")]
+    for client in clients:
+        client.start()
+    for each in (*clients, thread):
+        each.join(500)
+        assert not each.is_alive(), deployment.said
+    assert not deployment.errors
+    deployment.assert_as_in_one_process()
 
 
 @contextmanager
 def talking(
-    deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None
+    deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None, patience: int = 60
 ) -> Iterator[GrpcTransport]:
     """A way to the server for a party with these credentials."""
-    config = deployment.config(None, "transport.patience_seconds=1", *more)
-    float32 = torch.float32
-    o1, o2 = TensorSpec((16, 8, 8, 8), float32, float32), TensorSpec((16, 128), float32, float32)
-    specs = Specs(o1, o2, TensorSpec((16,), torch.int64, torch.int64), 10)
+    config = deployment.config(None, f"transport.patience_seconds={patience}", *more)
+    _, specs, _ = build_server(config, start_runtime(config))
     settings = shared_settings(config, (1, 8, 8), specs)
     with open_channel(address or config.transport.address, credentials, 10_000) as channel:
         yield GrpcTransport(channel, settings, specs, config.transport, torch.device("cpu"), lambda _text: None)
 
 
 def say_hello(
-    deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None
+    deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None, patience: int = 60
 ) -> tuple[int, str]:
     """What the server answers to such a party."""
-    with talking(deployment, credentials, *more, address=address) as transport:
+    with talking(deployment, credentials, *more, address=address, patience=patience) as transport:
         return transport.introduce()
 
 
@@ -199,9 +200,9 @@ def test_without_a_certificate_of_this_authority(served: Deployment, tmp_path: P
     known, other = read_credentials(served.folder / "a"), read_credentials(tmp_path / "a")
     for certificate, key in ((other.certificate, other.key), (None, None)):
         with pytest.raises(TransportError, match="No answer"):
-            say_hello(served, Credentials(known.ca, certificate, key))  # type: ignore[arg-type]
+            say_hello(served, Credentials(known.ca, certificate, key), patience=3)  # type: ignore[arg-type]
     with pytest.raises(TransportError, match="not the server"):
-        say_hello(served, other)
+        say_hello(served, other, patience=3)
 
 
 def test_an_expired_certificate(served: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,19 +219,19 @@ def test_an_expired_certificate(served: Deployment, tmp_path: Path, monkeypatch:
     certificates.issue(served.folder / "ca", "client", "b", tmp_path / "late", [], days=1)
     (served.folder / "ca" / "clients.txt").write_text(listed)
     with pytest.raises(TransportError, match="No answer"):
-        say_hello(served, read_credentials(tmp_path / "late"))
+        say_hello(served, read_credentials(tmp_path / "late"), patience=3)
 
 
 def test_a_server_for_another_host(served: Deployment) -> None:
     """The certificate is for 127.0.0.1: by another name it is not trusted."""
     with pytest.raises(TransportError, match=r"No answer|not the server"):
-        say_hello(served, read_credentials(served.folder / "a"), address=f"localhost:{served.port}")
+        say_hello(served, read_credentials(served.folder / "a"), address=f"localhost:{served.port}", patience=3)
 
 
 def test_a_client_s_certificate_is_none_for_a_server(served: Deployment, tmp_path: Path) -> None:
     """Nor the other way round: the server's own certificate is on no list."""
     with pytest.raises(TransportError, match=r"No answer|not, or no longer, on the list"):
-        say_hello(served, read_credentials(served.folder / "server"))
+        say_hello(served, read_credentials(served.folder / "server"), patience=3)
 
 
 def test_revoked_and_let_in_again(served: Deployment) -> None:

@@ -186,13 +186,13 @@ class Coordinator:
         """The trained layers of the server, once all turns are over: parameters and buffers."""
         with self._changed:
             self._check(request, taking=True)
-            if self.turn < self.turns.end:
-                raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"the training is at turn {self.turn}, not over")
+            self._check_over()
             return self._server.trained_layers()
 
     def leave(self, client: int) -> None:
         """A client has all that it came for."""
         with self._changed:
+            self._check_over()
             self._delivered.add(client)
             self._progress = self._clock()
             self._changed.notify_all()
@@ -372,6 +372,10 @@ class Coordinator:
             raise Refusal(
                 grpc.StatusCode.FAILED_PRECONDITION, f"turn {request.turn} has not come: it is turn {self.turn}"
             )
+
+    def _check_over(self) -> None:
+        if self.turn < self.turns.end:
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"the training is at turn {self.turn}, not over")
 
     def _check_failure(self) -> None:
         if self.failure is not None:
