@@ -15,24 +15,32 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import torch
+from google.protobuf.message import Message
 
 from benchmarks.timing import show, take_turns
-from benchmarks.training import build, random_data, session
+from benchmarks.training import build, random_data, resident_bytes, session
 from splitaudit.config import RunConfig, parse_config
 from splitaudit.experiments.progress import Reporter
-from splitaudit.experiments.serving import serve
+from splitaudit.experiments.serving import build_server, serve
 from splitaudit.learning.client import Client, ClientLayers
 from splitaudit.learning.layers import TrainedLayers
+from splitaudit.learning.state import State
 from splitaudit.runtime import resolve, start_runtime
 from splitaudit.transport import certificates
+from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import read_credentials
+from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.grpc_server import SERVICE
 from splitaudit.transport.member import Member
 from splitaudit.transport.sealing import Seal, read_group_key
+from splitaudit.transport.service import Service
 from splitaudit.transport.settings import fingerprint, shared_settings
 from splitaudit.transport.turns import Turns
 from splitaudit.transport.wire import Specs, decode, encode, specs_of
@@ -133,11 +141,6 @@ def step_costs(arguments: argparse.Namespace) -> None:
 
 def transport_alone(arguments: argparse.Namespace) -> None:
     """Encoding, TLS and decoding of a step's tensors over gRPC, against a TLS socket that moves as many bytes."""
-    import grpc
-
-    from splitaudit.transport import messages_pb2 as pb
-    from splitaudit.transport.grpc_server import SERVICE
-
     crossing = specs(config(arguments, 1, "exact"))
     o1, o2 = torch.randn(crossing.o1.shape), torch.randn(crossing.o2.shape)
     cpu = torch.device("cpu")
@@ -156,8 +159,6 @@ def transport_alone(arguments: argparse.Namespace) -> None:
         certificates.issue(base / "ca", "server", "server", base / "server", ["127.0.0.1"])
         certificates.issue(base / "ca", "client", "0", base / "0", [])
         credentials, own = read_credentials(base / "server"), read_credentials(base / "0")
-        from concurrent.futures import ThreadPoolExecutor
-
         server = grpc.server(ThreadPoolExecutor(2), options=(("grpc.max_receive_message_length", -1),))
         handlers = {
             "Forward": grpc.unary_unary_rpc_method_handler(forward),
@@ -187,6 +188,62 @@ def transport_alone(arguments: argparse.Namespace) -> None:
         f"Transport alone, {mebibytes:.1f} MiB a step: {1000 * seconds['gRPC']:.0f} ms",
         {"gRPC with encoding / raw TLS socket (at most 1.3)": f"{seconds['gRPC'] / seconds['raw']:.2f}"},
     )
+
+
+class NoRecords:
+    """Nothing is kept."""
+
+    def due(self, iteration: int) -> bool:
+        return False
+
+    def save(self, iteration: int, state: State) -> None:
+        pass
+
+    def load(self) -> State | None:
+        return None
+
+
+def server_memory(steps: int = 10_000) -> None:
+    """Resident memory of a process that only serves, over many tiny steps; requests go in as bytes, as from a wire."""
+    sections = {
+        "model": {"name": "cnn", "width": 8},
+        "training": {"batch_size": 8, "iterations": 10**6},
+        "adversary": {"kind": "honest"},
+        "runtime": {"precision": "float32", "threads": 1},
+        "transport": {"image_shape": [1, 8, 8], "classes": 10},
+    }
+    settings = resolve(parse_config(sections, "benchmark"))
+    server, crossing, layers_bytes = build_server(settings, start_runtime(settings))
+    turns = Turns(settings.training, settings.data.clients)
+    coordinator = Coordinator(server, turns, settings.data.clients, NoRecords(), settings.transport, lambda _text: None)
+    shared = shared_settings(settings, (1, 8, 8), crossing)
+    service = Service(
+        coordinator,
+        crossing,
+        shared,
+        vanilla=False,
+        layers_bytes=layers_bytes,
+        adversary="honest",
+        device=torch.device("cpu"),
+    )
+    o1 = encode(torch.randn(crossing.o1.shape), torch.float32)
+    do2 = encode(torch.randn(crossing.o2.shape), torch.float32)
+
+    def send(method: str, kind: type[Message], **content: object) -> None:
+        turn = coordinator.turn
+        client = turns[turn].client
+        key = pb.Key(run=fingerprint(shared), generation=coordinator.generation, client=client, turn=turn)
+        service.answer(method, kind(key=key, **content).SerializeToString(), client)
+
+    send("Give", pb.GiveRequest, layers=bytes(layers_bytes))
+    for step in range(steps):
+        if step == steps // 10:
+            settled = resident_bytes()
+        send("Forward", pb.StepRequest, tensor=o1)
+        send("Backward", pb.StepRequest, tensor=do2)
+        send("Give", pb.GiveRequest, layers=bytes(layers_bytes))
+    grown = (resident_bytes() - settled) / 2**20
+    show(f"A server over {steps:,} tiny steps", {"growth of resident memory (under 5 MB)": f"{grown:.1f} MiB"})
 
 
 class RawTls:
@@ -252,4 +309,5 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     print(f"torch {torch.__version__}, {chosen.threads} threads of {os.cpu_count()} cores")
     transport_alone(chosen)
+    server_memory()
     step_costs(chosen)

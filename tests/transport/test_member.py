@@ -79,7 +79,7 @@ def test_the_server_has_nothing_of_the_clients(digits: AuditData) -> None:
     secrets = [tensor.clone() for party in parties for tensor in party.layers.state().values()]
     run_together(parties)
     for party in parties:
-        secrets += [tensor for tensor in party.layers.state().values()]
+        secrets += list(party.layers.state().values())
         images, labels = party.member._client.batch(0)
         secrets += [images, labels, party.member._client.data.images[party.member._client.indices]]
     telling = [secret for secret in secrets if len(secret.unique()) > 4]  # not BatchNorm's initial zeros and ones
