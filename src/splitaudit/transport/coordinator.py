@@ -3,6 +3,7 @@
 No network here: `service` calls this for requests that came over gRPC, `local` within one process.
 """
 
+import math
 import secrets
 import threading
 import time
@@ -82,7 +83,8 @@ class Coordinator:
         self._config, self._log, self._clock = config, log, clock
         self._changed = threading.Condition()
         self._sessions: dict[int, bytes] = {}
-        self._absent: set[int] = set()
+        self._absent: dict[int, float] = {}
+        """Clients that are passed over, and the turn they will be back for: infinite until they ask for one."""
         self._delivered: set[int] = set()
         self._given: GivenLayers | None = None
         self.failure: SplitAuditError | None = None
@@ -113,8 +115,8 @@ class Coordinator:
         with self._changed:
             while True:
                 self._check(request, taking=layers)
-                if layers:
-                    self._absent.discard(request.client)
+                if layers and request.client in self._absent:
+                    self._absent[request.client] = request.turn
                 if self.turn >= request.turn:
                     break
                 left = until - self._clock()
@@ -270,6 +272,7 @@ class Coordinator:
     def _commit_step(self, request: Request, phase: str, result: Result) -> None:
         self._pending = False
         self._owing.add(request.client)
+        self._absent.pop(request.client, None)
         self._replies[request.client] = (request, phase, result)
         self._next()
 
@@ -281,8 +284,10 @@ class Coordinator:
 
     def _pass_absent(self) -> None:
         """Go on past the turns of clients that are absent."""
-        while self.turn < self.turns.end and self.turns[self.turn].client in self._absent:
+        while self.turn < self.turns.end:
             turn = self.turns[self.turn]
+            if turn.number >= self._absent.get(turn.client, 0):
+                break
             self._log(f"turn {turn.number} goes by without client {turn.client}")
             if turn.step is not None:
                 self._server.skip()
@@ -322,11 +327,12 @@ class Coordinator:
         self._deadline = now + self._config.step_seconds
 
     def _pass_over(self, client: int) -> None:
-        if len(self._absent | {client}) == self._clients:
+        gone = {other for other, back in self._absent.items() if math.isinf(back)}
+        if len(gone | {client}) == self._clients:
             return  # nobody would be left
         self._log(f"client {client} does not answer: going on without it until it comes back")
         self._owing.discard(client)
-        self._absent.add(client)
+        self._absent[client] = math.inf
         self._pass_absent()
         self._start_turn()
 
