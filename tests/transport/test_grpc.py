@@ -4,9 +4,10 @@ import datetime
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from splitaudit.config import RunConfig
 from splitaudit.errors import SplitAuditError, TransportError
+from splitaudit.experiments import joining, serving
 from splitaudit.experiments.joining import join_training
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import attack
@@ -28,6 +30,25 @@ from splitaudit.transport.settings import shared_settings
 from tests.conftest import small_config
 from tests.transport.parts import TINY, assert_same, in_process
 from tests.transport.proxy import Proxy
+
+BUILDING = threading.Lock()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_model_at_a_time() -> Iterator[None]:
+    """While torch.fx traces a model, it patches all modules of the process: threads must not build at the same time."""
+
+    def locked(build: Callable[..., Any]) -> Callable[..., Any]:
+        def one_at_a_time(*arguments: Any, **named: Any) -> Any:
+            with BUILDING:
+                return build(*arguments, **named)
+
+        return one_at_a_time
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "build_server", locked(serving.build_server))
+        patch.setattr(joining, "build_model_for", locked(joining.build_model_for))
+        yield
 
 
 class Deployment:
@@ -89,10 +110,10 @@ class Deployment:
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
+        for thread in reversed(threads):  # the server ends after its clients
             thread.join(500)
+            assert not self.errors
             assert not thread.is_alive(), self.said
-        assert not self.errors
 
     def final(self, name: str) -> State:
         checkpoint = load_checkpoint(self.folder / f"run-{name}" / "checkpoint", pytest.fail)
@@ -154,7 +175,7 @@ def test_plaintext_on_loopback_only(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def served(one_model_at_a_time: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A server that waits for clients. At last they come, and train as if nobody had been there before."""
     deployment = Deployment(tmp_path_factory.mktemp("served"))
     thread = threading.Thread(target=deployment.serve, daemon=True)
@@ -168,8 +189,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         client.start()
     for each in (*clients, thread):
         each.join(500)
+        assert not deployment.errors
         assert not each.is_alive(), deployment.said
-    assert not deployment.errors
     deployment.assert_as_in_one_process()
 
 

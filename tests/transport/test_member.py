@@ -41,9 +41,10 @@ def test_as_in_one_process(schedule: str, topology: str) -> None:
     assert sorted(iteration for party in parties for iteration in party.losses) == list(range(12))
 
 
-def test_a_server_that_is_replaced_amid_a_round(digits: AuditData) -> None:
+def test_a_server_that_is_replaced_amid_a_round() -> None:
     """Splitfed: what clients have learned in the round is thrown away, and learned again."""
     config = tiny_config("training.schedule=splitfed")
+    data = load_audit_data(config)
     records = MemoryRecords()
 
     class Replaced:
@@ -63,7 +64,7 @@ def test_a_server_that_is_replaced_amid_a_round(digits: AuditData) -> None:
             return getattr(self._coordinator, name)
 
     server = Replaced()
-    parties = [Party(index, config, digits, server) for index in range(3)]  # type: ignore[arg-type]
+    parties = [Party(index, config, data, server) for index in range(3)]  # type: ignore[arg-type]
     run_together(parties)
     assert any(len(party.starts) > 1 for party in parties)
     expected = in_process(config)

@@ -112,8 +112,8 @@ HAND_MADE: dict[str, tuple[str, str, Callable[[Target], Message | bytes]]] = {
     "other batch size": ("Forward", "o1: shape is 1x8x8x8", lambda t: t.step(None, encode(t.o1[:1], torch.float32))),
     "other dtype": (
         "Forward",
-        "dtype is 'int64', expected float32",
-        lambda t: t.step(None, encode(t.o1.long(), torch.int64)),
+        "dtype is 'bfloat16', expected float32",
+        lambda t: t.step(None, encode(t.o1, torch.bfloat16)),
     ),
     "unknown dtype": ("Forward", "dtype is 'complex", lambda t: t.step(None, t.tensor(dtype="complex" * 100))),
     "too few bytes": ("Forward", "bytes of data, expected 32768", lambda t: t.step(None, t.tensor(data=b"1234"))),
