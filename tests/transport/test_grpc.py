@@ -65,7 +65,7 @@ class Deployment:
         for name in ("a", "b"):
             certificates.issue(folder / "ca", "client", name, folder / name, [])
         self.said: list[str] = []
-        self.errors: list[SplitAuditError] = []
+        self.errors: list[Exception] = []
 
     def config(self, port: int | None = None, *more: str) -> RunConfig:
         told = (f"transport.address=127.0.0.1:{port or self.port}", "transport.classes=10")
@@ -99,7 +99,7 @@ class Deployment:
         assert callable(work)
         try:
             work()
-        except SplitAuditError as error:
+        except Exception as error:
             self.errors.append(error)
 
     def train(self, port: int | None = None, insecure: bool = False) -> None:
@@ -110,10 +110,16 @@ class Deployment:
         ]
         for thread in threads:
             thread.start()
-        for thread in reversed(threads):  # the server ends after its clients
-            thread.join(500)
-            assert not self.errors
-            assert not thread.is_alive(), self.said
+        self.wait_for(threads)
+
+    def wait_for(self, threads: list[threading.Thread]) -> None:
+        """Until all have ended; not any longer if one of them has failed."""
+        deadline = time.monotonic() + 500
+        while any(thread.is_alive() for thread in threads):
+            assert not self.errors, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
+        assert not self.errors, self.said
 
     def final(self, name: str) -> State:
         checkpoint = load_checkpoint(self.folder / f"run-{name}" / "checkpoint", pytest.fail)
@@ -187,10 +193,7 @@ def served(one_model_at_a_time: None, tmp_path_factory: pytest.TempPathFactory) 
     clients = [threading.Thread(target=deployment.join, args=(name,), daemon=True) for name in ("a", "b")]
     for client in clients:
         client.start()
-    for each in (*clients, thread):
-        each.join(500)
-        assert not deployment.errors
-        assert not each.is_alive(), deployment.said
+    deployment.wait_for([*clients, thread])
     deployment.assert_as_in_one_process()
 
 
