@@ -1,5 +1,6 @@
 """Over gRPC with mutual TLS: the same parameters, whoever is not on the list kept out, and a bad network survived."""
 
+import copy
 import datetime
 import socket
 import threading
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from splitaudit.config import RunConfig
+from splitaudit.data import AuditData
 from splitaudit.errors import SplitAuditError, TransportError
 from splitaudit.experiments import joining, serving
 from splitaudit.experiments.joining import join_training
@@ -22,6 +25,7 @@ from splitaudit.experiments.run import attack
 from splitaudit.experiments.serving import build_server, serve
 from splitaudit.learning.checkpoint import load_checkpoint
 from splitaudit.learning.state import State, part
+from splitaudit.models import SplitModel
 from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates
 from splitaudit.transport.certificates import Credentials, read_credentials
@@ -31,23 +35,35 @@ from tests.conftest import small_config
 from tests.transport.parts import TINY, assert_same, in_process
 from tests.transport.proxy import Proxy
 
-BUILDING = threading.Lock()
+TRACING = threading.Lock()
+MODELS: dict[str, SplitModel] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_model_at_a_time() -> Iterator[None]:
-    """While torch.fx traces a model, it patches all modules of the process: threads must not build at the same time."""
+def nothing_runs_while_a_model_is_traced() -> Iterator[None]:
+    """torch.fx patches all modules of the process meanwhile; parties are processes of their own but in these tests."""
 
-    def locked(build: Callable[..., Any]) -> Callable[..., Any]:
+    def locked(work: Callable[..., Any]) -> Callable[..., Any]:
         def one_at_a_time(*arguments: Any, **named: Any) -> Any:
-            with BUILDING:
-                return build(*arguments, **named)
+            with TRACING:
+                return work(*arguments, **named)
 
         return one_at_a_time
 
+    build = joining.build_model_for
+
+    def build_once(held: Tensor, config: RunConfig, data: AuditData, seed: int) -> SplitModel:
+        """The second client copies, since the first may be training already."""
+        with TRACING:
+            name = f"{config.model} {seed}"
+            if name not in MODELS:
+                MODELS[name] = build(held, config, data, seed)
+            return copy.deepcopy(MODELS[name])
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serving, "build_server", locked(serving.build_server))
-        patch.setattr(joining, "build_model_for", locked(joining.build_model_for))
+        patch.setattr(joining, "specs_of", locked(joining.specs_of))
+        patch.setattr(joining, "build_model_for", build_once)
         yield
 
 
@@ -181,7 +197,9 @@ def test_plaintext_on_loopback_only(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(one_model_at_a_time: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def served(
+    nothing_runs_while_a_model_is_traced: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
     """A server that waits for clients. At last they come, and train as if nobody had been there before."""
     deployment = Deployment(tmp_path_factory.mktemp("served"))
     thread = threading.Thread(target=deployment.serve, daemon=True)
