@@ -3,16 +3,16 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from splitaudit import cli_sweeps
+from splitaudit import cli_sweeps, deployment_cli
 from splitaudit.cli_common import resumable
 from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
-from splitaudit.errors import SplitAuditError
+from splitaudit.errors import ConfigError, SplitAuditError
 
 # The commands import what computes when they need it: `--help` and bad input should answer at once.
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ def run(
     set_: Sets = [],  # noqa: B006 (Typer copies it)
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/<config>-<hash>.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train and audit with so many seeds, and summarise.")] = None,
+    transport: Annotated[
+        Literal["in-process", "grpc"], typer.Option(help="How clients and server talk; grpc needs --processes.")
+    ] = "in-process",
+    processes: Annotated[bool, typer.Option("--processes", help="Each client a process, over loopback.")] = False,
 ) -> None:
     """Train a split model, attack it as its server could, and report. The same command resumes what was stopped."""
     from splitaudit.experiments.progress import Reporter
@@ -42,11 +46,13 @@ def run(
     from splitaudit.experiments.seeds import run_seeds
     from splitaudit.runtime import resolve
 
+    if processes != (transport == "grpc") or (processes and seeds is not None):
+        raise ConfigError("--transport grpc and --processes go together, and not with --seeds.")
     settings = resolve(load_config(config, set_))
     path = out or Path("runs") / f"{Path(config).stem}-{settings.fingerprint()}{'' if seeds is None else '-seeds'}"
     with resumable():
         if seeds is None:
-            _show_result(run_config(settings, path, Reporter()), path)
+            _show_result(run_config(settings, path, Reporter(), processes=processes), path)
         else:
             _show_seeds(run_seeds(settings, seeds, path, Reporter()), path)
 
@@ -135,6 +141,11 @@ def schema() -> None:
     from splitaudit.evaluation.result import Result
 
     typer.echo(json.dumps(Result.model_json_schema(), indent=2))
+
+
+app.add_typer(deployment_cli.certs, name="certs")
+app.command()(deployment_cli.serve)
+app.command()(deployment_cli.join)
 
 
 def _show_result(result: "Result", path: Path) -> None:

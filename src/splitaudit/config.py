@@ -60,7 +60,8 @@ class DataConfig(_Section):
     channels: Literal[1, 3] | None = None
     """1 turns images grey, 3 repeats grey ones; the data set's own by default."""
     clients: PositiveInt = 10
-    partition: Literal["iid", "dirichlet", "shards"] = "iid"
+    partition: Literal["iid", "dirichlet", "shards", "own"] = "iid"
+    """`own`: all of them are one client's, as in `splitaudit join` on a machine that has that client's images only."""
     beta: PositiveFloat = 0.5
     """Concentration of the Dirichlet partition: the smaller, the more uneven the clients' classes."""
     shards_per_client: PositiveInt = 2
@@ -262,13 +263,35 @@ class RuntimeConfig(_Section):
     """How much training a kill may cost; 0 saves after every logged row (10 iterations, or a splitfed round)."""
 
 
+class TransportConfig(_Section):
+    """How clients and server talk when they are processes of their own (`splitaudit serve`, `splitaudit join`)."""
+
+    address: str = Field("127.0.0.1:50051", pattern=r"^.+:\d+$")
+    """`host:port` that the server listens on, and that clients connect to."""
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """Channels, height and width of the clients' images, for the server, which has none of them."""
+    classes: int | None = Field(None, ge=2)
+    """Number of the clients' classes, for the server."""
+    wire: Literal["exact", "bf16"] = "exact"
+    """`bf16` halves the bytes of float32 tensors; the result is no longer that of the run in one process."""
+    missing: Literal["wait", "skip"] = "wait"
+    """What the server does about a client that does not answer: wait for it, or go on without its batch."""
+    step_seconds: PositiveFloat = 60.0
+    """How long the server waits for the next request of the client whose turn it is. Then a forward pass without its
+    backward pass is forgotten, and with `missing: skip` the client passed over."""
+    patience_seconds: PositiveFloat = 600.0
+    """How long a party goes on trying without any progress. Then it gives up, and can be started again."""
+
+
 _NO_PART_OF_A_RUN = {
     "data": {"root"},
     "model": {"root"},
     "proxy": {"file"},
     "runtime": {"checkpoint_seconds", "threads"},
+    "transport": {"address", "image_shape", "classes", "step_seconds", "patience_seconds"},
 }
-"""Where things lie (what they are is told by their digests), how often a run is saved, how many threads compute it."""
+"""Where things lie (what they are is told by their digests), how often a run is saved, how many threads compute it, who
+listens where."""
 
 _AFTER_THE_TRAINING = ("alignment", "attack", "evaluation", "proxy")
 
@@ -286,6 +309,7 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     proxy: ProxyConfig = ProxyConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    transport: TransportConfig = TransportConfig()
 
     def to_yaml(self) -> str:
         """The complete config, as a run folder keeps it."""

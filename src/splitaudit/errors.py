@@ -28,6 +28,10 @@ class DivergenceError(SplitAuditError):
     """The training loss became NaN or infinite."""
 
 
+class TransportError(SplitAuditError):
+    """Parties cannot reach each other, do not trust each other, or do not mean the same run."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The text for a name nobody knows: the nearest known one if there is one, and all of them."""
     names = sorted(known)

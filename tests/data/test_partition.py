@@ -134,3 +134,11 @@ def test_attacker_subsets_differ_by_seed_and_source() -> None:
 def test_more_attacker_images_than_there_are_is_refused() -> None:
     with pytest.raises(DataError, match=r"attacker\.images is 4096.*'tiny-imagenet'.*only 1000"):
         attacker_subset(1000, 4096, "tiny-imagenet", 0)
+
+
+def test_own_images_are_one_client_s() -> None:
+    """On a machine that has one client's images only, however many other clients there are elsewhere."""
+    partition = partition_clients(labels(50), DataConfig(clients=10, partition="own", client_share=1), 0)
+    assert len(partition.clients) == 1
+    assert torch.equal(partition.clients[0].sort().values, torch.arange(50))
+    assert len(partition.reserve) == 0

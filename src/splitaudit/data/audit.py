@@ -6,7 +6,7 @@ from typing import Any
 from splitaudit.config import DataConfig, RunConfig
 from splitaudit.data.images import ImageSet
 from splitaudit.data.partition import Partition, attacker_subset, partition_clients
-from splitaudit.data.sources import open_source, read_pool, read_train_and_test, same_source
+from splitaudit.data.sources import Source, open_source, read_pool, read_train_and_test, same_source
 from splitaudit.errors import DataError
 
 
@@ -44,27 +44,48 @@ def load_audit_data(config: RunConfig) -> AuditData:
     Raises DataError for data that is missing, unreadable or too little, and ConfigError for a partition that
     cannot be; missing data is found before any image is decoded.
     """
-    data, attacker, seed = config.data, config.attacker, config.runtime.seed
+    data, attacker = config.data, config.attacker
     clients_source = open_source(data.name, data.root)
     takes_reserve = same_source(attacker.source, data.name)
     attacker_source = None if takes_reserve else open_source(attacker.source, data.root)
 
     train, test = _alike(*read_train_and_test(clients_source, data.size), data)
     assert train.labels is not None, "it was read with labels"
-    partition = partition_clients(train.labels, data, seed)
+    partition = partition_clients(train.labels, data, config.runtime.seed)
 
     if attacker_source is None:
-        chosen = attacker_subset(len(partition.reserve), attacker.images, attacker.source, seed)
+        chosen = attacker_subset(len(partition.reserve), attacker.images, attacker.source, config.runtime.seed)
         reserve = train.subset(partition.reserve[chosen]).unlabelled()
         return AuditData(train, test, partition, reserve.noted("images of the clients' data set that no client holds"))
-    channels, height, width = train.shape
-    size = height if height == width else None
-    pool = read_pool(attacker_source, size)
-    chosen = attacker_subset(len(pool), attacker.images, attacker.source, seed)
-    images = pool.subset(chosen).adapt(size, channels)
+    images = _attackers_own(config, attacker_source, train.shape)
     if images.shape != train.shape:
         raise DataError(_differ(f"attacker.source {attacker.source!r}", images, f"data.name {data.name!r}", train))
     return AuditData(train, test, partition, images)
+
+
+def load_attacker_images(config: RunConfig, shape: tuple[int, int, int]) -> ImageSet:
+    """The attacker's images alone, of `shape` (channels, height, width): what a server needs that holds no others.
+
+    Raises DataError as `load_audit_data` does.
+    """
+    attacker, data = config.attacker, config.data
+    if same_source(attacker.source, data.name):
+        return load_audit_data(config).attacker
+    images = _attackers_own(config, open_source(attacker.source, data.root), shape)
+    if images.shape != shape:
+        raise DataError(
+            f"The images of attacker.source {attacker.source!r} are {'x'.join(map(str, images.shape))}, those of the "
+            f"clients {'x'.join(map(str, shape))} (transport.image_shape)."
+        )
+    return images
+
+
+def _attackers_own(config: RunConfig, source: Source, shape: tuple[int, int, int]) -> ImageSet:
+    channels, height, width = shape
+    size = height if height == width else None
+    pool = read_pool(source, size)
+    chosen = attacker_subset(len(pool), config.attacker.images, config.attacker.source, config.runtime.seed)
+    return pool.subset(chosen).adapt(size, channels)
 
 
 def _alike(train: ImageSet, test: ImageSet, data: DataConfig) -> tuple[ImageSet, ImageSet]:

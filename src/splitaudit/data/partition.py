@@ -31,7 +31,7 @@ def partition_clients(labels: Tensor, config: DataConfig, seed: int) -> Partitio
     `labels` is int64 (N,). The reserve depends on the seed, N and the share, not on the kind of partition or
     the number of clients. No client is empty. `iid`: sizes differ by at most one. `dirichlet`: each class is
     spread over the clients by a draw from Dirichlet(beta). `shards`: the images, sorted by class, are cut
-    into `shards_per_client` even shards per client, and these dealt at random.
+    into `shards_per_client` even shards per client, and these dealt at random. `own`: all go to one client.
 
     Raises ConfigError if there are more clients, or shards, than images.
     """
@@ -44,6 +44,8 @@ def partition_clients(labels: Tensor, config: DataConfig, seed: int) -> Partitio
         )
     random = np.random.default_rng(derive_seed(seed, "partition", config.partition))
     match config.partition:
+        case "own":
+            return Partition((held,), reserve)
         case "iid":
             owners = np.arange(len(held)) % config.clients
         case "dirichlet":

@@ -25,10 +25,11 @@ from splitaudit.evaluation.target import Target
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.digests import digests
 from splitaudit.experiments.model import build_model_for
+from splitaudit.experiments.processes import train_in_processes
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.proxy import obtain_proxy, proxy_digest
 from splitaudit.experiments.store import RunFolder, write_whole
-from splitaudit.experiments.training import resume, train
+from splitaudit.experiments.training import resume, summary, train
 from splitaudit.learning.schedules import check_rounds
 from splitaudit.learning.session import Session
 from splitaudit.models import SplitModel
@@ -69,12 +70,17 @@ class Parts:
         return Target(self.model, shadow, self.untrained, aligned, self.runtime, proxy)
 
 
-def run(config: RunConfig, path: Path, reporter: Reporter) -> Result:
-    """Train, attack, judge and report; or go on where an earlier call was stopped, or give the result if it is done."""
+def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = False) -> Result:
+    """Train, attack, judge and report; or go on where an earlier call was stopped, or give the result if it is done.
+
+    With `processes`, the server and each client train in a process of their own, over gRPC on loopback.
+    """
     config = resolve(config)
     for caution in config.cautions():
         reporter.warn(caution)
     check_rounds(config.training, config.data.clients)
+    if config.data.partition == "own":
+        raise ConfigError("data.partition=own is for `splitaudit join`, where every client has images of its own.")
     folder = RunFolder(path)
     folder.check(config)
     if folder.result.exists():
@@ -85,8 +91,10 @@ def run(config: RunConfig, path: Path, reporter: Reporter) -> Result:
     folder.check_content(parts.digests)
     folder.take(config, parts.digests)
     with folder.locked():
+        if processes:
+            train_in_processes(config, parts.data, folder, reporter)
         training = train(config, parts.session, folder, reporter)
-        write_whole(folder.model, save_tensors(_delivered(parts.model)))
+        write_whole(folder.model, save_tensors(delivered(parts.model)))
         _judge(config, folder, path, parts, training, anchors(config), reporter)
         return _reported(folder)
 
@@ -101,7 +109,8 @@ def attack(
     """
     trained = RunFolder(path)
     trained_config = trained.read_config()
-    done = read_result(trained.result)
+    if not trained.model.exists():
+        raise RunError(f"No {trained.model.name} in {path}: the run is not finished. Run the same command again.")
     config = resolve(override_config(trained_config, overrides))
     free = (*_FREE_IN_ATTACKS, *(() if trained_config.adversary.trains_shadow else ("attacker.",)))
     foreign = [d for d in config.differences(trained_config) if not d.startswith(free)]
@@ -116,10 +125,11 @@ def attack(
     with trained.locked():
         parts = build(config, reporter.say)
         _check_content(trained, config, parts)
-        resume(parts.session, trained, reporter)
+        seconds = resume(parts.session, trained, reporter)
         if parts.session.iteration != config.training.iterations:
             raise RunError(f"The last checkpoint of {path} cannot be read: run it again, in another folder.")
-        return folder.path, _attack(config, folder, trained, parts, done.training, names, reporter, curves=curves)
+        training = summary(trained_config, trained, seconds)
+        return folder.path, _attack(config, folder, trained, parts, training, names, reporter, curves=curves)
 
 
 def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, reporter: Reporter) -> tuple[Path, Result]:
@@ -142,7 +152,7 @@ def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, report
     with trained.locked(patience=60):
         training = train(config, parts.session, trained, reporter)
         if not trained.model.exists():
-            write_whole(trained.model, save_tensors(_delivered(parts.model)))
+            write_whole(trained.model, save_tensors(delivered(parts.model)))
         return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
 
 
@@ -275,7 +285,8 @@ def _judge(
     write_whole(folder.result, result.model_dump_json(indent=2).encode())
 
 
-def _delivered(model: SplitModel) -> dict[str, Tensor]:
+def delivered(model: SplitModel) -> dict[str, Tensor]:
+    """The state of the whole model, as a run folder keeps it."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.whole.state_dict().items()}
 
 

@@ -15,6 +15,7 @@ from splitaudit.experiments.store import RunFolder
 from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from splitaudit.learning.layers import learning_rate
 from splitaudit.learning.session import Session
+from splitaudit.learning.state import State
 
 LOGGED_EVERY = 10
 """Iterations between two rows of the training curves."""
@@ -55,7 +56,7 @@ def train(config: RunConfig, session: Session, folder: RunFolder, reporter: Repo
                 _save(session, folder, seconds)
                 saved = time.perf_counter()
             stretch = _Stretch(seconds)
-    return _summary(config, folder, seconds)
+    return summary(config, folder, seconds)
 
 
 def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:
@@ -93,10 +94,14 @@ def _log(config: RunConfig, session: Session, folder: RunFolder, stretch: _Stret
 
 
 def _save(session: Session, folder: RunFolder, seconds: float) -> None:
-    state = session.state()
+    save_state(folder, session.iteration, session.state(), seconds)
+
+
+def save_state(folder: RunFolder, iteration: int, state: State, seconds: float) -> None:
+    """Save a training state, and the seconds of training it stands for. Raises DivergenceError if it is not finite."""
     if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
-        _diverged(folder, f"A parameter became infinite or NaN by iteration {session.iteration}")
-    save_checkpoint(folder.checkpoints, Checkpoint(session.iteration, state, {"seconds": seconds}))
+        _diverged(folder, f"A parameter became infinite or NaN by iteration {iteration}")
+    save_checkpoint(folder.checkpoints, Checkpoint(iteration, state, {"seconds": seconds}))
 
 
 def _diverged(folder: RunFolder, what: str) -> None:
@@ -108,7 +113,8 @@ def _diverged(folder: RunFolder, what: str) -> None:
     )
 
 
-def _summary(config: RunConfig, folder: RunFolder, seconds: float) -> TrainingResult:
+def summary(config: RunConfig, folder: RunFolder, seconds: float) -> TrainingResult:
+    """What a finished training took, and where it ended."""
     rows = folder.read_metrics()[-5:]
     iterations = config.training.iterations
     return TrainingResult(

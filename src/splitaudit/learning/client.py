@@ -1,6 +1,7 @@
 """A client of split learning: its data, and its side of a split step."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,10 +10,22 @@ from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet, crop_and_flip
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.output import output_gradient
-from splitaudit.learning.server import Server
 from splitaudit.learning.state import State, join, part
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
+
+
+class Exchange(Protocol):
+    """What a client calls in a split step: the `Server` itself, or what stands for it on the other end of a wire."""
+
+    def forward(self, o1: Tensor) -> Tensor:
+        """`o2 = F2(o1)`, detached."""
+
+    def backward(self, do2: Tensor) -> Tensor:
+        """The gradient of `o1`, for that of the `o2` given last."""
+
+    def train(self, o1: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Vanilla split learning: the batch's loss (scalar), and the gradient of `o1`."""
 
 
 @dataclass
@@ -51,7 +64,7 @@ class Client:
     config: TrainingConfig
     runtime: Runtime
 
-    def train_batch(self, layers: ClientLayers, server: Server, batch: int, iteration: int) -> Tensor:
+    def train_batch(self, layers: ClientLayers, server: Exchange, batch: int, iteration: int) -> Tensor:
         """One split step on this client's batch number `batch`; the loss, a detached scalar.
 
         Algorithm 1 of the paper, lines 2, 5 and 8, as the client runs them.

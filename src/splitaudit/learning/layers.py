@@ -78,12 +78,23 @@ class TrainedLayers:
         """Take over a module's state, with a fresh optimizer: what a client does at the start of a splitfed round."""
         self.module.load_state_dict(state)
         self.optimizer.state.clear()
+        self.optimizer.zero_grad()
 
     def state(self) -> State:
         """Parameters, buffers and optimizer state: all that the next step depends on."""
         return join(module=self.module.state_dict(), optimizer=optimizer_state(self.optimizer))
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
+        """Take over what `state` gave; gradients of a step that was not finished are dropped."""
         self.module.load_state_dict(part(state, "module"))
         load_optimizer_state(self.optimizer, part(state, "optimizer"))
+        self.optimizer.zero_grad()
+
+    def buffers(self) -> State:
+        """A copy of the buffers, which a forward pass changes (BatchNorm's running statistics)."""
+        return {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+
+    def restore_buffers(self, buffers: State) -> None:
+        """Undo what a forward pass did to the buffers that `buffers` gave before it."""
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(buffers[name])

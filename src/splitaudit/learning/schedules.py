@@ -4,7 +4,7 @@ A schedule trains in rounds, after which one state of the client layers is left:
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,32 @@ from splitaudit.errors import ConfigError
 from splitaudit.learning.client import Client, ClientLayers
 from splitaudit.learning.server import Server
 from splitaudit.learning.state import State
+
+
+class Assignment(NamedTuple):
+    """Who trains in an iteration, and on what."""
+
+    client: int
+    batch: int
+    """The number of the batch in that client's own sequence."""
+
+
+def assignment(config: TrainingConfig, clients: int, iteration: int) -> Assignment:
+    """The client and the batch of an iteration, counted from 0."""
+    if config.schedule == "round_robin":
+        batch, client = divmod(iteration, clients)
+        return Assignment(client, batch)
+    done, within = divmod(iteration, round_length(config, clients))
+    if config.schedule == "splitfed":
+        step, client = divmod(within, clients)
+    else:
+        client, step = divmod(within, config.local_steps)
+    return Assignment(client, done * config.local_steps + step)
+
+
+def round_length(config: TrainingConfig, clients: int) -> int:
+    """Iterations of a round."""
+    return 1 if config.schedule == "round_robin" else clients * config.local_steps
 
 
 class Schedule(Protocol):
@@ -83,7 +109,7 @@ class SplitFed:
                     losses.append(client.train_batch(copy, self._server, first_batch + step, iteration))
             for client, copy in zip(group, self._copies, strict=True):
                 for total, part in zip(totals, copy.parts(), strict=True):
-                    _add(total, part.module.state_dict(), len(client.indices) / self._images)
+                    add_weighted(total, part.module.state_dict(), len(client.indices) / self._images)
         for part, total in zip(self._layers.parts(), totals, strict=True):
             part.module.load_state_dict(total)
         return losses
@@ -104,7 +130,7 @@ def parallel_clients(config: TrainingConfig, clients: int) -> int:
 
 def check_rounds(config: TrainingConfig, clients: int) -> None:
     """Raise ConfigError unless the iterations are whole rounds."""
-    length = 1 if config.schedule == "round_robin" else clients * config.local_steps
+    length = round_length(config, clients)
     if config.iterations % length:
         below = config.iterations - config.iterations % length
         nearest = " or ".join(str(n) for n in (below, below + length) if n)
@@ -118,7 +144,7 @@ def _snapshot(state: State) -> State:
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def _add(total: State, state: State, weight: float) -> None:
+def add_weighted(total: State, state: State, weight: float) -> None:
     """Add a client's layers to the average. Counters (`num_batches_tracked`) are not averaged: the last one counts."""
     for name, tensor in state.items():
         if not tensor.is_floating_point():

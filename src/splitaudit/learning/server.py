@@ -74,6 +74,7 @@ class Server:
         self.iteration = 0
         self._images = images
         self._batches_per_update = batches_per_update
+        self._batches = 0
         self._o1: Tensor
         self._o2: Tensor
 
@@ -91,10 +92,8 @@ class Server:
         if self.adversary is not None:
             do1 = self.adversary.respond(self._view(do2, do1))
         del self._o1, self._o2
-        self.iteration += 1
-        if self.iteration % self._batches_per_update == 0:
-            for layers in self._trained():
-                layers.update(self.iteration - 1, self._batches_per_update)
+        self._batches += 1
+        self._end_iteration()
         return do1
 
     def train(self, o1: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +102,27 @@ class Server:
         loss, do2 = output_gradient(self.output, self.forward(o1), labels, self.iteration)
         return loss, self.backward(do2)
 
+    def skip(self) -> None:
+        """Go on without the batch of this iteration: its client is gone."""
+        self._end_iteration()
+
+    def buffers(self) -> State:
+        """What a forward pass changes, as it is before one; `abandon` takes it."""
+        return join(**{layers.name: layers.buffers() for layers in self._trained()})
+
+    def abandon(self, buffers: State) -> None:
+        """Forget a forward pass whose gradient does not come: its graph is dropped, and the buffers are as before."""
+        if hasattr(self, "_o1"):
+            del self._o1, self._o2
+        for layers in self._trained():
+            layers.restore_buffers(part(buffers, layers.name))
+
+    def trained_layers(self) -> State:
+        """Parameters and buffers of what it trains: what it delivers to the clients in the end."""
+        return join(**{layers.name: layers.module.state_dict() for layers in self._trained()})
+
     def state(self) -> State:
-        """All that the next exchange depends on."""
+        """All that the next exchange depends on, unless it is amid batches of one update."""
         parts = {layers.name: layers.state() for layers in self._trained()}
         if self.adversary is not None:
             parts["adversary"] = self.adversary.state()
@@ -113,10 +131,18 @@ class Server:
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         self.iteration = int(state["iteration"])
+        self._batches = 0
         for layers in self._trained():
             layers.load_state(part(state, layers.name))
         if self.adversary is not None:
             self.adversary.load_state(part(state, "adversary"))
+
+    def _end_iteration(self) -> None:
+        self.iteration += 1
+        if self.iteration % self._batches_per_update == 0 and self._batches > 0:
+            for layers in self._trained():
+                layers.update(self.iteration - 1, self._batches)
+            self._batches = 0
 
     def _trained(self) -> list[TrainedLayers]:
         return [self.layers] if self.output is None else [self.layers, self.output]

@@ -1,0 +1,170 @@
+"""A client's process of a distributed training: its data, its labels, F1 and F3, from one command."""
+
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from splitaudit.config import RunConfig
+from splitaudit.data import load_audit_data
+from splitaudit.errors import ConfigError, DivergenceError
+from splitaudit.experiments.digests import digests
+from splitaudit.experiments.model import build_model_for
+from splitaudit.experiments.progress import Reporter, TrainingProgress
+from splitaudit.experiments.run import delivered
+from splitaudit.experiments.serving import with_honest_server
+from splitaudit.experiments.store import RunFolder, write_whole
+from splitaudit.experiments.training import save_state
+from splitaudit.learning.checkpoint import load_checkpoint
+from splitaudit.learning.client import Client, ClientLayers
+from splitaudit.learning.layers import TrainedLayers, learning_rate
+from splitaudit.learning.schedules import check_rounds
+from splitaudit.learning.state import State, join, part
+from splitaudit.runtime import resolve, start_runtime
+from splitaudit.transport.certificates import read_credentials
+from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.grpc_server import check_loopback
+from splitaudit.transport.member import Member
+from splitaudit.transport.sealing import Seal, read_group_key
+from splitaudit.transport.settings import fingerprint, shared_settings
+from splitaudit.transport.turns import Turns
+from splitaudit.transport.wire import Specs, specs_of
+
+GUESSABLE = 2**40
+
+
+def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter, *, insecure: bool = False) -> None:
+    """Take part in a training as the client that the certificate names, to the end; `path` then holds the whole model.
+
+    The folder is a finished run's, for `splitaudit attack`: what the server did besides is not in it.
+
+    Raises SplitAuditErrors for bad input, a server that refuses or does not answer, and a loss that is not finite.
+    """
+    config = with_honest_server(resolve(config))
+    check_rounds(config.training, config.data.clients)
+    if insecure:
+        check_loopback(config.transport.address)
+    credentials, key = read_credentials(certs), read_group_key(certs / "group.key")
+    folder, total = RunFolder(path), config.training.iterations
+    folder.check(config)
+    done = load_checkpoint(folder.checkpoints, reporter.warn)
+    if done is not None and done.iteration == total and folder.model.exists():
+        reporter.say(f"{path} has the trained model already.")
+        return
+    if not insecure and config.runtime.seed < GUESSABLE:
+        reporter.warn(
+            f"runtime.seed {config.runtime.seed} is easy to guess, and from it the initial layers and the order of the "
+            "images follow. Where the server is not to know them, let all clients have the same large random seed."
+        )
+    runtime = start_runtime(config)
+    reporter.say(f"Loading {config.data.name}.")
+    data = load_audit_data(config)
+    held, own_only = torch.cat(data.partition.clients), config.data.partition == "own"
+    model = build_model_for(held, config, data, config.runtime.seed)
+    for each in (model.F1, model.F2, model.F3):
+        runtime.place(each.train())
+    specs = specs_of(model, data.train.shape, len(data.train.classes), config, runtime)
+    settings = shared_settings(config, data.train.shape, specs)
+    with open_channel(
+        config.transport.address, None if insecure else credentials, _largest_reply(model.whole, specs)
+    ) as channel:
+        transport = GrpcTransport(
+            channel,
+            settings,
+            specs,
+            config.transport,
+            runtime.device,
+            reporter.say,
+            name=credentials.name if insecure else None,
+        )
+        number, server = transport.introduce()
+        if number >= config.data.clients:
+            raise ConfigError(f"data.clients is {config.data.clients}, but this is client {number} (counted from 0).")
+        folder.take(config, digests(config, data))
+        reporter.say(f"Client {number} ({credentials.name}) of a server that says it is: {server}.")
+
+        def trained(name: str, module: nn.Module) -> TrainedLayers:
+            return TrainedLayers(name, module, config.training, runtime)
+
+        vanilla = config.training.topology == "vanilla"
+        layers = ClientLayers(trained("input", model.F1), None if vanilla else trained("output", model.F3))
+        own = data.train.subset(data.partition.clients[0 if own_only else number])
+        del data
+        with folder.locked(), reporter.training(0, total) as progress:
+            diary = _Diary(config, folder, transport, progress)
+            member = Member(
+                Client(number, own, torch.arange(len(own)), config.training, runtime),
+                layers,
+                config.data.clients if own_only else len(held),
+                Turns(config.training, config.data.clients),
+                transport,
+                Seal(key, fingerprint(settings)),
+                config.transport,
+                diary.step,
+                diary.start,
+            )
+            server_layers = member.train()
+            model.F2.load_state_dict(part(server_layers, "server"))
+            if vanilla:
+                model.F3.load_state_dict(part(server_layers, "output"))
+            write_whole(folder.model, save_tensors(delivered(model)))
+            save_state(folder, total, _final_state(layers, server_layers, total), diary.seconds)
+        transport.leave(number)
+    reporter.say(f"The whole model is in {folder.model}. `splitaudit attack {path}` measures how well it withstands.")
+
+
+class _Diary:
+    """This client's part of the training curves."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, transport: GrpcTransport, progress: TrainingProgress
+    ) -> None:
+        self._config, self._folder, self._transport, self._progress = config, folder, transport, progress
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began to train."""
+        return time.perf_counter() - self._began
+
+    def start(self, iteration: int) -> None:
+        """The training goes on from here: what was logged of later iterations will be again."""
+        self._folder.keep_metrics(iteration)
+        self._first, self._since = iteration, time.perf_counter()
+
+    def step(self, iteration: int, loss: Tensor) -> None:
+        """An iteration of this client is done."""
+        value = loss.item()
+        if not torch.isfinite(loss):
+            raise DivergenceError(
+                f"The loss became {value} at iteration {iteration + 1}: lower training.learning_rate."
+            )
+        batches = iteration + 1 - self._first
+        speed = batches * self._config.training.batch_size / (time.perf_counter() - self._since)
+        row = {
+            "iteration": iteration + 1,
+            "loss": value,
+            "learning_rate": learning_rate(self._config.training, iteration),
+            "images_per_second": speed,
+            "bytes_sent": self._transport.sent,
+            "bytes_received": self._transport.received,
+        }
+        self._folder.append_metrics(row)
+        self._progress(iteration + 1, value, speed)
+
+
+def _final_state(layers: ClientLayers, server_layers: State, iterations: int) -> State:
+    """As a session in one process has it, but for the server's optimizer."""
+    server = {
+        name: join(module=part(server_layers, name)) for name in dict.fromkeys(k.split("/")[0] for k in server_layers)
+    }
+    state = {"iteration": torch.tensor(iterations), **join(**server)}
+    return {"iteration": torch.tensor(iterations), **join(clients=layers.state(), server=state)}
+
+
+def _largest_reply(model: nn.Module, specs: Specs) -> int:
+    """More than sealed client layers or the trained server layers take, and than any tensor that crosses the cuts."""
+    layers: int = 2 * sum(tensor.nbytes + 512 for tensor in model.state_dict().values())
+    return max(layers, specs.o1.nbytes, specs.o2.nbytes) + 2**16

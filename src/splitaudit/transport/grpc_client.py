@@ -1,0 +1,171 @@
+"""The network's end at a client: calls that are repeated, with the same key, until they are answered."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+import torch
+from google.protobuf.message import Message
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from splitaudit.config import TransportConfig
+from splitaudit.errors import DivergenceError, TransportError
+from splitaudit.learning.state import State
+from splitaudit.transport import messages_pb2 as pb
+from splitaudit.transport.certificates import Credentials
+from splitaudit.transport.coordinator import GivenLayers, Request
+from splitaudit.transport.grpc_server import KEEPALIVE, SERVICE
+from splitaudit.transport.protocol import POLL_SECONDS
+from splitaudit.transport.refusal import Refusal
+from splitaudit.transport.settings import PROTOCOL, fingerprint
+from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
+
+_AGAIN = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    # What gRPC makes of a connection that breaks amid an answer. The server itself never says these.
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+}
+_DISTRUST = ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "Hostname Verification")
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+def open_channel(address: str, credentials: Credentials | None, largest_reply: int) -> grpc.Channel:
+    """A channel to the server; plaintext without credentials."""
+    options = (
+        *KEEPALIVE,
+        ("grpc.max_receive_message_length", largest_reply),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.enable_retries", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    )
+    if credentials is None:
+        return grpc.insecure_channel(address, options)
+    tls = grpc.ssl_channel_credentials(credentials.ca, credentials.key, credentials.certificate)
+    return grpc.secure_channel(address, tls, options)
+
+
+class GrpcTransport:
+    """The server at the other end of a channel."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        settings: str,
+        specs: Specs,
+        config: TransportConfig,
+        device: torch.device,
+        say: Callable[[str], None],
+        *,
+        name: str | None = None,
+    ) -> None:
+        """`name` tells the server who this is, where no certificate does."""
+        self._channel, self._settings, self._specs = channel, settings, specs
+        self._config, self._device, self._say = config, device, say
+        self._run = fingerprint(settings)
+        self._metadata = None if name is None else (("client", name),)
+        self.sent = self.received = 0
+        """Bytes of messages so far, without what TLS and HTTP/2 add."""
+
+    def introduce(self) -> tuple[int, str]:
+        """This client's number at the server, and what the server says it is. Raises TransportError on a refusal."""
+        request = pb.HelloRequest(protocol=PROTOCOL, settings=self._settings)
+        try:
+            reply = self._call("Hello", request, pb.HelloReply)
+        except Refusal as refusal:
+            raise TransportError(f"The server refuses: {refusal.reason}.") from None
+        return reply.client, reply.server
+
+    def hello(self, client: int, session: bytes) -> tuple[int, int]:
+        del client  # the certificate says it
+        request = pb.HelloRequest(protocol=PROTOCOL, settings=self._settings, session=session)
+        reply = self._call("Hello", request, pb.HelloReply)
+        return reply.generation, reply.turn
+
+    def take(self, request: Request, *, layers: bool, timeout: float) -> tuple[int, GivenLayers | None]:
+        del timeout  # the server has its own
+        reply = self._call("Take", pb.TakeRequest(key=self._key(request), layers=layers), pb.TakeReply)
+        return reply.turn, GivenLayers(reply.layers, reply.given, 0) if reply.ready else None
+
+    def forward(self, request: Request, o1: Tensor) -> Tensor:
+        message = pb.StepRequest(key=self._key(request), tensor=encode(o1, self._specs.o1.wire))
+        return self._decode(self._call("Forward", message, pb.StepReply).tensor, self._specs.o2, "o2")
+
+    def backward(self, request: Request, do2: Tensor) -> Tensor:
+        message = pb.StepRequest(key=self._key(request), tensor=encode(do2, self._specs.o2.wire))
+        return self._decode(self._call("Backward", message, pb.StepReply).tensor, self._specs.o1, "dL/do1")
+
+    def train(self, request: Request, o1: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        message = pb.StepRequest(
+            key=self._key(request),
+            tensor=encode(o1, self._specs.o1.wire),
+            labels=encode(labels, self._specs.labels.wire),
+        )
+        reply = self._call("Train", message, pb.StepReply)
+        loss = self._decode(reply.loss, self._specs.loss, "loss")
+        return loss, self._decode(reply.tensor, self._specs.o1, "dL/do1")
+
+    def give(self, request: Request, sealed: bytes) -> None:
+        self._call("Give", pb.GiveRequest(key=self._key(request), layers=sealed), pb.GiveReply)
+
+    def deliver(self, request: Request) -> State:
+        return load_tensors(self._call("Deliver", pb.DeliverRequest(key=self._key(request)), pb.DeliverReply).layers)
+
+    def leave(self, client: int) -> None:
+        del client
+        try:
+            self._call("Leave", pb.LeaveRequest(), pb.LeaveReply, patience=POLL_SECONDS)
+        except (Refusal, TransportError):
+            self._say("The server could not be told that this client has the model. It has it nevertheless.")
+
+    def _key(self, request: Request) -> pb.Key:
+        return pb.Key(run=self._run, generation=request.generation, client=request.client, turn=request.turn)
+
+    def _decode(self, message: pb.Tensor, spec: TensorSpec, what: str) -> Tensor:
+        try:
+            return decode(message, spec, what, self._device)
+        except Refusal as refusal:
+            raise DivergenceError(
+                f"The server's answer is unusable: {refusal.reason}. If its values are not finite, lower "
+                "training.learning_rate."
+            ) from None
+
+    def _call(self, method: str, message: Message, kind: type[Reply], patience: float | None = None) -> Reply:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        content = message.SerializeToString()
+        limit = self._config.patience_seconds if patience is None else patience
+        timeout = max(2 * POLL_SECONDS, self._config.step_seconds)
+        began, pause, told = time.monotonic(), 0.1, False
+        while True:
+            try:
+                reply = call(content, timeout=min(timeout, limit), metadata=self._metadata)
+            except grpc.RpcError as error:
+                code, details = error.code(), str(error.details())
+                if any(sign in details for sign in _DISTRUST):
+                    raise TransportError(
+                        f"{self._config.address} is not the server that the certificates are for: {details[-300:]}"
+                    ) from None
+                if code not in _AGAIN:
+                    raise Refusal(code, details) from None
+                if time.monotonic() - began > limit:
+                    raise TransportError(
+                        f"No answer from {self._config.address} for {limit:g} s (transport.patience_seconds): "
+                        f"{details}. "
+                        "Is the server up, and this client on its list? The same command goes on."
+                    ) from None
+                if not told and method != "Leave":
+                    told = True
+                    self._say(f"Waiting for the server at {self._config.address}.")
+                time.sleep(pause)
+                pause = min(2 * pause, 2.0)
+                continue
+            self.sent += len(content)
+            self.received += len(reply)
+            return kind.FromString(reply)

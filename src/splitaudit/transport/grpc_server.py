@@ -1,0 +1,97 @@
+"""The network's end at the server: TLS both ways, limits, keepalive."""
+
+import ipaddress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from splitaudit.errors import TransportError
+from splitaudit.transport.access import AllowList
+from splitaudit.transport.certificates import Credentials
+from splitaudit.transport.refusal import Refusal
+from splitaudit.transport.service import CALLS_PER_CLIENT, Service
+
+SERVICE = "splitaudit.SplitLearning"
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""Both ends ping an idle connection, so that a cut network is noticed by whoever waits."""
+
+
+def start_grpc_server(
+    service: Service,
+    clients: AllowList,
+    address: str,
+    credentials: Credentials | None,
+    log: Callable[[str], None],
+) -> tuple[grpc.Server, int]:
+    """Serve at `address` (port 0: any); the server, and its port. Without credentials, in plaintext.
+
+    Raises TransportError.
+    """
+    threads = CALLS_PER_CLIENT * len(clients) + 2
+    server = grpc.server(
+        ThreadPoolExecutor(threads, thread_name_prefix="call"),
+        maximum_concurrent_rpcs=threads,
+        options=(
+            *KEEPALIVE,
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.max_receive_message_length", service.largest_request),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ),
+    )
+    identify = clients.named_client if credentials is None else clients.client
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        name: grpc.unary_unary_rpc_method_handler(_handler(service, name, identify, log)) for name in service.methods
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            pair = (credentials.key, credentials.certificate)
+            tls = grpc.ssl_server_credentials([pair], root_certificates=credentials.ca, require_client_auth=True)
+            port = server.add_secure_port(address, tls)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise TransportError(
+            f"transport.address: cannot listen on {address!r}. Is the port taken, the host this one's?"
+        )
+    server.start()
+    return server, port
+
+
+def check_loopback(address: str) -> None:
+    """Raise TransportError unless nobody but this machine can be at the other end."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise TransportError(f"--insecure is for loopback addresses only, not {address!r}: use certificates.")
+
+
+def _handler(
+    service: Service,
+    method: str,
+    identify: Callable[[grpc.ServicerContext], int],
+    log: Callable[[str], None],
+) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return service.answer(method, request, identify(context))
+        except Refusal as refusal:
+            context.abort(refusal.code, refusal.reason)
+        except Exception as error:
+            log(f"{method} failed: {error!r}")
+            context.abort(grpc.StatusCode.DATA_LOSS, "the server failed; its log says why")
+        raise AssertionError("abort raises")
+
+    return answer

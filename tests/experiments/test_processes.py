@@ -1,0 +1,48 @@
+"""A server process and client processes leave what one process leaves: the state bit for bit, and the curves."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from splitaudit.data import load_audit_data
+from splitaudit.errors import RunError
+from splitaudit.experiments.processes import train_in_processes
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.store import RunFolder
+from splitaudit.experiments.training import train
+from splitaudit.learning.checkpoint import load_checkpoint
+from tests.conftest import small_config, small_parts
+from tests.transport.parts import assert_same
+
+TAMPERING = ("data.clients=2", "adversary.kind=sladv", "adversary.alpha=1", "training.momentum=0.9")
+
+
+def test_as_in_one_process_with_an_adversary(tmp_path: Path) -> None:
+    """Also what the adversary has learned and recorded through its view of the exchanges."""
+    config, parts = small_config(*TAMPERING), small_parts(*TAMPERING)
+    folders = [RunFolder(tmp_path / name) for name in ("one", "many")]
+    for folder in folders:
+        folder.take(config, {})
+    train(config, parts.session, folders[0], Reporter())
+    train_in_processes(config, parts.data, folders[1], Reporter())
+    one, many = (load_checkpoint(folder.checkpoints, pytest.fail) for folder in folders)
+    assert one is not None
+    assert many is not None
+    assert_same((one.state, many.state))
+    for row, distributed in zip(*(folder.read_metrics() for folder in folders), strict=True):
+        assert distributed["iteration"] == row["iteration"]
+        assert math.isclose(distributed["loss"], row["loss"], rel_tol=1e-6)
+        assert distributed["similarity"] == row["similarity"]
+        assert distributed["bytes_received"] > distributed["iteration"] * 16 * 8 * 8 * 8 * 4
+
+
+def test_a_process_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+    """And none is left running."""
+    config = small_config("data.clients=2")
+    folder = RunFolder(tmp_path / "run")
+    folder.take(config, {})
+    (tmp_path / "run" / "parties" / "client-1" / "run").mkdir(parents=True)
+    (tmp_path / "run" / "parties" / "client-1" / "run" / "config.yaml").write_text("damaged")
+    with pytest.raises(RunError, match=r"client-1 ended with code 2(.|\n)*damaged"):
+        train_in_processes(config, load_audit_data(config), folder, Reporter())

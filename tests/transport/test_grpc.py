@@ -1,0 +1,294 @@
+"""Over gRPC with mutual TLS: the same parameters, whoever is not on the list kept out, and a bad network survived."""
+
+import copy
+import datetime
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from splitaudit.config import RunConfig
+from splitaudit.data import AuditData
+from splitaudit.errors import SplitAuditError, TransportError
+from splitaudit.experiments import joining, serving
+from splitaudit.experiments.joining import join_training
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.run import attack
+from splitaudit.experiments.serving import build_server, serve
+from splitaudit.learning.checkpoint import load_checkpoint
+from splitaudit.learning.state import State, part
+from splitaudit.models import SplitModel
+from splitaudit.runtime import start_runtime
+from splitaudit.transport import certificates
+from splitaudit.transport.certificates import Credentials, read_credentials
+from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.settings import shared_settings
+from tests.conftest import small_config
+from tests.transport.parts import TINY, assert_same, in_process
+from tests.transport.proxy import Proxy
+
+TRACING = threading.Lock()
+MODELS: dict[str, SplitModel] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_runs_while_a_model_is_traced() -> Iterator[None]:
+    """torch.fx patches all modules of the process meanwhile; parties are processes of their own but in these tests."""
+
+    def locked(work: Callable[..., Any]) -> Callable[..., Any]:
+        def one_at_a_time(*arguments: Any, **named: Any) -> Any:
+            with TRACING:
+                return work(*arguments, **named)
+
+        return one_at_a_time
+
+    build = joining.build_model_for
+
+    def build_once(held: Tensor, config: RunConfig, data: AuditData, seed: int) -> SplitModel:
+        """The second client copies, since the first may be training already."""
+        with TRACING:
+            name = f"{config.model} {seed}"
+            if name not in MODELS:
+                MODELS[name] = build(held, config, data, seed)
+            return copy.deepcopy(MODELS[name])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving, "build_server", locked(serving.build_server))
+        patch.setattr(joining, "specs_of", locked(joining.specs_of))
+        patch.setattr(joining, "build_model_for", build_once)
+        yield
+
+
+class Deployment:
+    """A certificate authority, a server and two clients, all in threads of this process."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.overrides = (*TINY, "data.clients=2", "adversary.kind=honest", *overrides)
+        certificates.init(folder / "ca")
+        certificates.issue(folder / "ca", "server", "server", folder / "server", ["127.0.0.1"])
+        for name in ("a", "b"):
+            certificates.issue(folder / "ca", "client", name, folder / name, [])
+        self.said: list[str] = []
+        self.errors: list[Exception] = []
+
+    def config(self, port: int | None = None, *more: str) -> RunConfig:
+        told = (f"transport.address=127.0.0.1:{port or self.port}", "transport.classes=10")
+        return small_config(*self.overrides, *told, "transport.image_shape=[1,8,8]", *more)
+
+    def reporter(self) -> Reporter:
+        reporter = Reporter()
+        reporter.say = self.said.append  # type: ignore[method-assign]
+        reporter.warn = self.said.append  # type: ignore[method-assign]
+        return reporter
+
+    def serve(self, *more: str, insecure: bool = False) -> None:
+        self._noting(
+            lambda: serve(
+                self.config(None, *more),
+                self.folder / "server",
+                self.folder / "run-server",
+                self.reporter(),
+                clients=self.folder / "ca" / "clients.txt",
+                insecure=insecure,
+            )
+        )
+
+    def join(self, name: str, port: int | None = None, insecure: bool = False) -> None:
+        run = self.folder / f"run-{name}"
+        self._noting(
+            lambda: join_training(self.config(port), self.folder / name, run, self.reporter(), insecure=insecure)
+        )
+
+    def _noting(self, work: object) -> None:
+        assert callable(work)
+        try:
+            work()
+        except Exception as error:
+            self.errors.append(error)
+
+    def train(self, port: int | None = None, insecure: bool = False) -> None:
+        """To the end, with all three."""
+        threads = [
+            threading.Thread(target=self.serve, kwargs={"insecure": insecure}, daemon=True),
+            *(threading.Thread(target=self.join, args=(name, port, insecure), daemon=True) for name in ("a", "b")),
+        ]
+        for thread in threads:
+            thread.start()
+        self.wait_for(threads)
+
+    def wait_for(self, threads: list[threading.Thread]) -> None:
+        """Until all have ended; not any longer if one of them has failed."""
+        deadline = time.monotonic() + 500
+        while any(thread.is_alive() for thread in threads):
+            assert not self.errors, self.said
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
+        assert not self.errors, self.said
+
+    def final(self, name: str) -> State:
+        checkpoint = load_checkpoint(self.folder / f"run-{name}" / "checkpoint", pytest.fail)
+        assert checkpoint is not None
+        return checkpoint.state
+
+    def assert_as_in_one_process(self) -> None:
+        expected = in_process(self.config())
+        assert_same((part(self.final("server"), "server"), part(expected, "server")))
+        for name in ("a", "b"):
+            assert_same((part(self.final(name), "clients"), part(expected, "clients")))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "topology"), [("round_robin", "u_shaped"), ("splitfed", "u_shaped"), ("splitfed", "vanilla")]
+)
+def test_as_in_one_process(schedule: str, topology: str, tmp_path: Path) -> None:
+    """Bit for bit; every client has the whole model, and the server has said what it is."""
+    deployment = Deployment(tmp_path, f"training.schedule={schedule}", f"training.topology={topology}")
+    deployment.train()
+    deployment.assert_as_in_one_process()
+    models = [load_file(tmp_path / f"run-{name}" / "model.safetensors") for name in ("a", "b")]
+    assert_same((models[0], models[1]))
+    assert any("honest server" in line for line in deployment.said)
+    assert any("says it is: honest" in line for line in deployment.said)
+
+
+def test_over_a_bad_network_and_ready_for_an_attack(tmp_path: Path) -> None:
+    """Delays and resets both ways change nothing; what a client ends with can be attacked like any run."""
+    deployment = Deployment(tmp_path)
+    proxy = Proxy(deployment.port, delay=0.005, reset_share=0.02)
+    deployment.train(proxy.port)
+    proxy.close()
+    assert proxy.resets > 0
+    deployment.assert_as_in_one_process()
+    _, result = attack(tmp_path / "run-a", ["mi-fgsm@whole"], [], deployment.reporter())
+    assert result.training.iterations == 12
+    assert result.attack("pgd").accuracy <= result.clean.accuracy
+
+
+def test_plaintext_on_loopback_only(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.train(insecure=True)
+    deployment.assert_as_in_one_process()
+    assert any("plaintext" in line for line in deployment.said)
+    deployment.overrides = (*deployment.overrides, "training.iterations=24")
+    (tmp_path / "run-server" / "config.yaml").unlink()
+    config = deployment.config()
+    outside = config.model_copy(update={"transport": config.transport.model_copy(update={"address": "0.0.0.0:1"})})
+    with pytest.raises(SplitAuditError, match="loopback addresses only"):
+        serve(
+            outside,
+            tmp_path / "server",
+            tmp_path / "elsewhere",
+            deployment.reporter(),
+            clients=tmp_path / "ca" / "clients.txt",
+            insecure=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def served(
+    nothing_runs_while_a_model_is_traced: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """A server that waits for clients. At last they come, and train as if nobody had been there before."""
+    deployment = Deployment(tmp_path_factory.mktemp("served"))
+    thread = threading.Thread(target=deployment.serve, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not any("Serving at" in line for line in deployment.said) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield deployment
+    clients = [threading.Thread(target=deployment.join, args=(name,), daemon=True) for name in ("a", "b")]
+    for client in clients:
+        client.start()
+    deployment.wait_for([*clients, thread])
+    deployment.assert_as_in_one_process()
+
+
+@contextmanager
+def talking(
+    deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None, patience: int = 60
+) -> Iterator[GrpcTransport]:
+    """A way to the server for a party with these credentials."""
+    config = deployment.config(None, f"transport.patience_seconds={patience}", *more)
+    _, specs, _ = build_server(config, start_runtime(config))
+    settings = shared_settings(config, (1, 8, 8), specs)
+    with open_channel(address or config.transport.address, credentials, 10_000) as channel:
+        yield GrpcTransport(channel, settings, specs, config.transport, torch.device("cpu"), lambda _text: None)
+
+
+def say_hello(
+    deployment: Deployment, credentials: Credentials, *more: str, address: str | None = None, patience: int = 60
+) -> tuple[int, str]:
+    """What the server answers to such a party."""
+    with talking(deployment, credentials, *more, address=address, patience=patience) as transport:
+        return transport.introduce()
+
+
+def test_without_a_certificate_of_this_authority(served: Deployment, tmp_path: Path) -> None:
+    """None, one of another authority, or a self-signed one: no connection."""
+    certificates.init(tmp_path / "ca")
+    certificates.issue(tmp_path / "ca", "client", "a", tmp_path / "a", [])
+    known, other = read_credentials(served.folder / "a"), read_credentials(tmp_path / "a")
+    for certificate, key in ((other.certificate, other.key), (None, None)):
+        with pytest.raises(TransportError, match="No answer"):
+            say_hello(served, Credentials(known.ca, certificate, key), patience=3)  # type: ignore[arg-type]
+    with pytest.raises(TransportError, match="not the server"):
+        say_hello(served, other, patience=3)
+
+
+def test_an_expired_certificate(served: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Past(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return datetime.datetime.now(tz) - datetime.timedelta(days=10)
+
+    class Calendar:
+        datetime, timedelta, UTC = Past, datetime.timedelta, datetime.UTC
+
+    monkeypatch.setattr(certificates, "datetime", Calendar)
+    listed = (served.folder / "ca" / "clients.txt").read_text()
+    certificates.issue(served.folder / "ca", "client", "b", tmp_path / "late", [], days=1)
+    (served.folder / "ca" / "clients.txt").write_text(listed)
+    with pytest.raises(TransportError, match="No answer"):
+        say_hello(served, read_credentials(tmp_path / "late"), patience=3)
+
+
+def test_a_server_for_another_host(served: Deployment) -> None:
+    """The certificate is for 127.0.0.1: by another name it is not trusted."""
+    with pytest.raises(TransportError, match=r"No answer|not the server"):
+        say_hello(served, read_credentials(served.folder / "a"), address=f"localhost:{served.port}", patience=3)
+
+
+def test_a_client_s_certificate_is_none_for_a_server(served: Deployment, tmp_path: Path) -> None:
+    """Nor the other way round: the server's own certificate is on no list."""
+    with pytest.raises(TransportError, match=r"No answer|not, or no longer, on the list"):
+        say_hello(served, read_credentials(served.folder / "server"), patience=3)
+
+
+def test_revoked_and_let_in_again(served: Deployment) -> None:
+    """From the next request on, without a restart."""
+    credentials = read_credentials(served.folder / "a")
+    assert say_hello(served, credentials)[0] == 0
+    file = served.folder / "ca" / "clients.txt"
+    listed = file.read_text()
+    certificates.revoke(served.folder / "ca", "a")
+    with pytest.raises(TransportError, match="not, or no longer, on the list"):
+        say_hello(served, credentials)
+    file.write_text(listed)
+    assert say_hello(served, credentials) == (0, "honest")
+
+
+def test_other_settings_are_named(served: Deployment) -> None:
+    with pytest.raises(TransportError, match=r"training\.learning_rate: 0\.5 at the client, 0\.05 at the server"):
+        say_hello(served, read_credentials(served.folder / "a"), "training.learning_rate=0.5")

@@ -1,0 +1,55 @@
+"""Tensors come through bit for bit and in the layout they were sent in, or not at all."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from splitaudit.transport.refusal import Refusal
+from splitaudit.transport.wire import TensorSpec, decode, encode
+
+CPU = torch.device("cpu")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=0, max_size=5),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.int64]),
+    data=st.data(),
+)
+def test_round_trip(shape: list[int], dtype: torch.dtype, data: st.DataObject) -> None:
+    """Values, shape and strides, for any order of the dimensions in memory."""
+    order = data.draw(st.permutations(range(len(shape))))
+    dense = torch.randn([shape[dim] for dim in order]).mul(100).to(dtype)
+    tensor = dense.permute([order.index(dim) for dim in range(len(shape))])
+    spec = TensorSpec(tuple(tensor.shape), dtype, dtype)
+    received = decode(encode(tensor, dtype), spec, "tensor", CPU)
+    assert torch.equal(received, tensor)
+    long = [dim for dim in range(len(shape)) if tensor.shape[dim] > 1]
+    assert [received.stride(dim) for dim in long] == [tensor.stride(dim) for dim in long]
+
+
+def test_channels_last_stays_so() -> None:
+    tensor = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    received = decode(encode(tensor, torch.float32), TensorSpec((2, 3, 4, 4), torch.float32, torch.float32), "o1", CPU)
+    assert received.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_bf16_on_the_wire_halves_the_bytes_and_rounds() -> None:
+    """What arrives is float32 again, rounded as bfloat16 rounds."""
+    tensor = torch.randn(4, 5)
+    narrow = TensorSpec((4, 5), torch.float32, torch.bfloat16)
+    message = encode(tensor, narrow.wire)
+    assert len(message.data) == narrow.nbytes == 4 * 5 * 2
+    received = decode(message, narrow, "o1", CPU)
+    assert received.dtype == torch.float32
+    assert torch.equal(received, tensor.bfloat16().float())
+    assert not torch.equal(received, tensor)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
+    tensor = torch.zeros(3, 3)
+    tensor[1, 2] = bad
+    with pytest.raises(Refusal, match="o1: not all values are finite"):
+        decode(encode(tensor, torch.float32), TensorSpec((3, 3), torch.float32, torch.float32), "o1", CPU)
