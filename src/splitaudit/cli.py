@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from splitaudit import cli_sweeps, deployment_cli
+from splitaudit import cli_deployment, cli_sweeps
 from splitaudit.cli_common import resumable
 from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
 from splitaudit.errors import ConfigError, SplitAuditError
@@ -143,9 +143,9 @@ def schema() -> None:
     typer.echo(json.dumps(Result.model_json_schema(), indent=2))
 
 
-app.add_typer(deployment_cli.certs, name="certs")
-app.command()(deployment_cli.serve)
-app.command()(deployment_cli.join)
+app.add_typer(cli_deployment.certs, name="certs")
+app.command()(cli_deployment.serve)
+app.command()(cli_deployment.join)
 
 
 def _show_result(result: "Result", path: Path) -> None:
