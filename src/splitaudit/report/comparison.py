@@ -55,7 +55,9 @@ class ComparedRun:
     def beats_noise(self) -> bool | None:
         """Whether its server's strongest attack costs more than noise on the same images, beyond chance."""
         worst, floor = self.worst, self.floor
-        for pair in self.result.comparisons if worst and floor else []:
+        if worst is None or floor is None:
+            return None
+        for pair in self.result.comparisons:
             low, high = pair.difference_ci95
             if (pair.first, pair.second) == (worst.name, floor.name):
                 return low > 0

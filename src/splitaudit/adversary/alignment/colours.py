@@ -30,16 +30,18 @@ def match_colours(images: Tensor, signal: Tensor, generator: torch.Generator) ->
     from_signal, from_images = _whitening(signal), _whitening(images)
     theirs, own = _cloud(signal, from_signal, generator), _cloud(images, from_images, generator)
     back = torch.linalg.pinv(from_signal)
-    if theirs.shape[1] >= own.shape[1]:
-        return back @ _rotation(theirs, own, generator).double() @ from_images
-    return back @ _rotation(own, theirs, generator).double().mT @ from_images
+    fewer = theirs.shape[1] < own.shape[1]
+    rotation = _rotation(own, theirs, generator).mT if fewer else _rotation(theirs, own, generator)
+    mixture: Tensor = back @ rotation.double() @ from_images
+    return mixture
 
 
 def _whitening(image: Tensor) -> Tensor:
     """Functionals (axes, colours), float64, that make the colours of an image uncorrelated, with variance 1."""
     variances, directions = torch.linalg.eigh(torch.atleast_2d(torch.cov(image.double().transpose(0, 1).flatten(1))))
     kept = variances > COLOURED * variances[-1]
-    return (directions[:, kept] * variances[kept].rsqrt()).mT
+    functionals: Tensor = (directions[:, kept] * variances[kept].rsqrt()).mT
+    return functionals
 
 
 def _cloud(image: Tensor, functionals: Tensor, generator: torch.Generator) -> Tensor:
@@ -75,7 +77,8 @@ def _pairings(axes: int) -> Tensor:
 
 
 def _turned(rotations: Tensor, turn: Tensor) -> Tensor:
-    return rotations @ torch.linalg.matrix_exp(turn - turn.mT)
+    turned: Tensor = rotations @ torch.linalg.matrix_exp(turn - turn.mT)
+    return turned
 
 
 def _distances(more: Tensor, fewer: Tensor, rotations: Tensor, directions: Tensor) -> Tensor:
