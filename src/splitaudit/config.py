@@ -270,6 +270,8 @@ _NO_PART_OF_A_RUN = {
 }
 """Where things lie (what they are is told by their digests), how often a run is saved, how many threads compute it."""
 
+_AFTER_THE_TRAINING = ("alignment", "attack", "evaluation", "proxy")
+
 
 class RunConfig(_Section):
     """One run, whole: what `config.yaml` of a run folder holds."""
@@ -306,8 +308,16 @@ class RunConfig(_Section):
 
     def fingerprint(self) -> str:
         """A hash of every setting that tells one run from another."""
+        return _hash(self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN))
+
+    def training_fingerprint(self) -> str:
+        """A hash of every setting that the trained model and what its server recorded depend on; of a resolved config.
+
+        Two configs that share it share their training. A server that trains no shadow needs its images afterwards only.
+        """
         settings = self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN)
-        return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+        later = (*_AFTER_THE_TRAINING, *(() if self.adversary.trains_shadow else ("attacker",)))
+        return _hash({name: section for name, section in settings.items() if name not in later})
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
@@ -318,6 +328,10 @@ class RunConfig(_Section):
             for key, value in values.items()
             if value != theirs[section][key]
         ]
+
+
+def _hash(settings: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def preset_names() -> list[str]:

@@ -125,7 +125,7 @@ def test_a_proxy_is_known_by_its_content(run_folder: Path, tmp_path: Path) -> No
     quick = ("proxy.images=64", "proxy.iterations=10")
     run(small_config(*quick), run_folder, Reporter())
     path, _ = attack(run_folder, ["mi-fgsm"], [], Reporter())
-    proxy = run_folder / "proxy-64.safetensors"
+    proxy = run_folder / "proxy-64-10.safetensors"
     (tmp_path / "copy.safetensors").write_bytes(proxy.read_bytes())
     paths = [
         attack(run_folder, ["mi-fgsm"], [f"proxy.file={file}"], Reporter())[0]

@@ -147,5 +147,5 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert outcome(stopped) == outcome(whole)
     with killed_at_every_write(monkeypatch) as written:
         again, _ = until_it_ends(lambda: attack(stopped, names, [], Reporter(), curves=True))
-    assert {"proxy-64.safetensors", "config.yaml", "data.json", "metrics.jsonl"} | judged <= written
+    assert {"proxy-64-10.safetensors", "config.yaml", "data.json", "metrics.jsonl"} | judged <= written
     assert judgement(again) == judgement(attacked)

@@ -43,7 +43,7 @@ def test_proxy_of_another_run_is_refused(tmp_path: Path, change: str, text: str)
     """A proxy trained for another input size, model or volume is named, with the remedy."""
     parts = small_parts(*PROXY)
     obtain_proxy(small_config(*PROXY), parts.data, tmp_path, parts.runtime, lambda _text: None)
-    file = f"proxy.file={tmp_path / 'proxy-128.safetensors'}"
+    file = f"proxy.file={tmp_path / 'proxy-128-60.safetensors'}"
     other = small_parts(*PROXY, change)
     with pytest.raises(ConfigError, match=text):
         obtain_proxy(small_config(*PROXY, change, file), other.data, tmp_path, other.runtime, lambda _text: None)
@@ -80,7 +80,7 @@ def test_table_2_on_a_finished_run(tmp_path: Path) -> None:
     assert rows["vmi-fgsm"].knowledge == "none"
     assert [curve.attack for curve in result.curves] == [row.name for row in result.attacks]
     assert rows["sladv"].accuracy == first.attack("sladv").accuracy
-    assert (folder / "proxy-128.safetensors").exists()
+    assert (folder / "proxy-128-60.safetensors").exists()
     assert (path / "outcomes.parquet").exists()
     for name, tensor in load_file(folder / "model.safetensors").items():
         assert torch.equal(tensor, model[name])

@@ -39,7 +39,7 @@ def obtain_proxy(
     # Other initial weights and batches than the target's: a proxy shares its architecture, not its luck.
     seed = derive_seed(runtime.seed, "proxy")
     model = build_model_for(chosen, config, data, seed)
-    path = config.proxy.file or folder / f"proxy-{images}.safetensors"
+    path = config.proxy.file or folder / f"proxy-{images}-{config.proxy.iterations}.safetensors"
     traits = _traits(config, data, images)
     if path.exists() or config.proxy.file is not None:
         _load(path, model, traits)

@@ -97,48 +97,99 @@ def attack(
     """Attack a finished run's model anew, with the anchors; the result lies in a folder of its own below the run's.
 
     `overrides` (`a.b=value`) may change what the training did not depend on: the sections `alignment`, `attack`,
-    `evaluation` and `proxy`, where it is computed, and, if the server only recorded, its images (`attacker`).
+    `evaluation` and `proxy`, where it is computed, and, unless the server trained a shadow, its images (`attacker`).
     """
     trained = RunFolder(path)
     trained_config = trained.read_config()
     done = read_result(trained.result)
     config = resolve(override_config(trained_config, overrides))
-    # What a server that only records has of its own comes into play after the training.
-    passive = trained_config.adversary.kind == "aligned" and not trained_config.adversary.trains_shadow
-    free = (*_FREE_IN_ATTACKS, *(("attacker.",) if passive else ()))
+    free = (*_FREE_IN_ATTACKS, *(() if trained_config.adversary.trains_shadow else ("attacker.",)))
     foreign = [d for d in config.differences(trained_config) if not d.startswith(free)]
     if foreign:
         raise ConfigError(f"An attack on a finished run cannot change its {foreign[0].split(':')[0]}: start a new run.")
     for caution in config.cautions():
         reporter.warn(caution)
-    surrogates = [parse_name(name)[1] for name in names]
-    everything = list(dict.fromkeys([*anchors(config), *names]))
-    through_proxy = any(surrogate.name == "proxy" for surrogate in surrogates)
-    identity = [config.fingerprint(), *everything, str(curves), proxy_digest(config) if through_proxy else ""]
-    attacked = hashlib.blake2b(" ".join(identity).encode(), digest_size=6)
-    folder = RunFolder(path / "attacks" / attacked.hexdigest())
+    folder = attack_folder(path, config, names, curves=curves)
     if folder.result.exists():
         reporter.say(f"{folder.path} is finished: this is its result.")
         return folder.path, _reported(folder)
-    missing = {s.name for s in surrogates} & _shadows_missing(config.adversary)
-    if missing:
-        raise ConfigError(
-            f"The server of {path} (adversary.kind: {config.adversary.kind}) has no such shadow layers as "
-            f"{', '.join(missing)}: {', '.join(names)} cannot all be run."
-        )
     with trained.locked():
         parts = build(config, reporter.say)
-        trained.check_content(parts.digests, besides=("attacker's images",) if passive else ())
+        _check_content(trained, config, parts)
         resume(parts.session, trained, reporter)
         if parts.session.iteration != config.training.iterations:
             raise RunError(f"The last checkpoint of {path} cannot be read: run it again, in another folder.")
-        proxy = None
-        if through_proxy:
-            proxy = obtain_proxy(config, parts.data, path, parts.runtime, reporter.say)
-        folder.take(config, parts.digests)
-        write_whole(folder.metrics, trained.metrics.read_bytes())
-        _judge(config, folder, path, parts, done.training, everything, reporter, proxy=proxy, curves=curves)
+        return folder.path, _attack(config, folder, trained, parts, done.training, names, reporter, curves=curves)
+
+
+def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, reporter: Reporter) -> tuple[Path, Result]:
+    """Attack the model that `config` trains, with the anchors; trained or resumed in `path` unless that is done.
+
+    Every config with the same `training_fingerprint` can have the same `path`: its result, in a folder of its own below
+    `path`, is what it would be alone there.
+    """
+    config = resolve(config)
+    check_rounds(config.training, config.data.clients)
+    folder, trained = attack_folder(path, config, names), RunFolder(path)
+    if folder.result.exists():
         return folder.path, _reported(folder)
+    trained.check_training(config)
+    parts = build(config, reporter.say)
+    _check_content(trained, config, parts)
+    if not trained.digests.exists():
+        trained.take(config, parts.digests)
+    # A worker that was killed a moment ago may not be gone yet.
+    with trained.locked(patience=60):
+        training = train(config, parts.session, trained, reporter)
+        if not trained.model.exists():
+            write_whole(trained.model, save_tensors(_delivered(parts.model)))
+        return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
+
+
+def attack_folder(path: Path, config: RunConfig, names: Sequence[str], *, curves: bool = False) -> RunFolder:
+    """Where the attacks `names` on the model trained in `path` lie, with the settings of a resolved config.
+
+    Raises ConfigError for an unknown name, and for shadow layers that such a server does not have.
+    """
+    surrogates = {parse_name(name)[1].name for name in names}
+    missing = surrogates & _shadows_missing(config.adversary)
+    if missing:
+        raise ConfigError(
+            f"The server (adversary.kind: {config.adversary.kind}) has no such shadow layers as {', '.join(missing)}: "
+            f"{', '.join(names)} cannot all be run."
+        )
+    proxy = proxy_digest(config) if "proxy" in surrogates else ""
+    identity = [config.fingerprint(), *_with_anchors(config, names), str(curves), proxy]
+    hashed = hashlib.blake2b(" ".join(identity).encode(), digest_size=6)
+    return RunFolder(path / "attacks" / hashed.hexdigest())
+
+
+def _attack(
+    config: RunConfig,
+    folder: RunFolder,
+    trained: RunFolder,
+    parts: Parts,
+    training: TrainingResult,
+    names: Sequence[str],
+    reporter: Reporter,
+    *,
+    curves: bool = False,
+) -> Result:
+    """Audit the model that was trained in one folder, with the anchors; the result goes to the other."""
+    proxy = None
+    if any(parse_name(name)[1].name == "proxy" for name in names):
+        proxy = obtain_proxy(config, parts.data, trained.path, parts.runtime, reporter.say)
+    folder.take(config, parts.digests)
+    write_whole(folder.metrics, trained.metrics.read_bytes())
+    everything = _with_anchors(config, names)
+    _judge(config, folder, trained.path, parts, training, everything, reporter, proxy=proxy, curves=curves)
+    return _reported(folder)
+
+
+def _check_content(trained: RunFolder, config: RunConfig, parts: Parts) -> None:
+    """Raise RunError if the training was begun with other images, of those that it needs, or another model."""
+    besides = () if config.adversary.trains_shadow else ("attacker's images",)
+    trained.check_content(parts.digests, besides=besides)
 
 
 def _shadows_missing(config: AdversaryConfig) -> set[str]:
@@ -152,6 +203,10 @@ def anchors(config: RunConfig) -> list[str]:
     """The anchors that the run's server allows: an honest one has no shadow to attack through."""
     missing = _shadows_missing(config.adversary)
     return [name for name in ANCHORS if parse_name(name)[1].name not in missing]
+
+
+def _with_anchors(config: RunConfig, names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*anchors(config), *names]))
 
 
 def _reported(folder: RunFolder) -> Result:

@@ -2,11 +2,12 @@
 
 import json
 import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -80,7 +81,18 @@ class RunFolder:
                     + "\n  ".join(differences)
                     + "\nChoose another --out, or remove the folder."
                 )
-        elif self.path.exists() and (
+        else:
+            self._check_free()
+
+    def check_training(self, config: RunConfig) -> None:
+        """Raise RunError if the folder holds something else than the training of this config, or nothing."""
+        if not self.config_file.exists():
+            self._check_free()
+        elif self.read_config().training_fingerprint() != config.training_fingerprint():
+            raise RunError(f"{self.path} holds another training than its name says: remove the folder.")
+
+    def _check_free(self) -> None:
+        if self.path.exists() and (
             not self.path.is_dir() or any(not p.name.startswith(".") for p in self.path.iterdir())
         ):
             raise RunError(f"{self.path} is not a run folder and not empty: choose another --out.")
@@ -146,15 +158,25 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process out. Raises RunError if one is at work; a killed one's lock is gone with it."""
-        import fcntl
+    def locked(self, patience: float = 0.0) -> Iterator[None]:
+        """Keep a second process out. A killed one's lock is gone with it, as soon as it is.
 
+        Raises RunError if one is still at work after `patience` seconds.
+        """
         with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(
-                    f"Another process is working on {self.path}: wait for it, or choose another --out."
-                ) from None
+            deadline = time.monotonic() + patience
+            while not _lock(file):
+                if time.monotonic() >= deadline:
+                    raise RunError(f"Another process is working on {self.path}: wait for it, or choose another --out.")
+                time.sleep(0.1)
             yield
+
+
+def _lock(file: IO[str]) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,167 @@
+"""Many audits at once: each training is computed once, with all the cells that share it, wherever an executor says."""
+
+import errno
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from splitaudit.config import RunConfig
+from splitaudit.errors import DivergenceError, RunError, SplitAuditError
+from splitaudit.evaluation.result import Result, read_result
+from splitaudit.experiments.executors import Executor, Lost
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.run import attack_folder, train_and_attack
+from splitaudit.experiments.store import RunFolder
+from splitaudit.experiments.sweep_progress import Part, sweeping
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One audit of a sweep."""
+
+    config: RunConfig
+    """Resolved."""
+    attacks: tuple[str, ...] = ()
+    """Beside the anchors."""
+    labels: Mapping[str, object] = field(default_factory=dict)
+    """What tells it from its neighbours, for tables."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return ", ".join(f"{key}={value}" for key, value in self.labels.items()) or self.config.fingerprint()
+
+    def training(self, store: Path) -> Path:
+        """The folder of its training, which other cells may share."""
+        return store / self.config.training_fingerprint()
+
+    def folder(self, store: Path) -> RunFolder:
+        """Its own, below its training's. Raises ConfigError for attacks that its server does not allow."""
+        return attack_folder(self.training(store), self.config, self.attacks)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a cell."""
+
+    cell: Cell
+    path: Path
+    """Its run folder."""
+    result: Result | None
+    error: str | None
+    """Why there is none."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a worker does in one go: a training, then the cells that share it."""
+
+    store: Path
+    cells: tuple[Cell, ...]
+    threads: int
+
+    @property
+    def path(self) -> Path:
+        """The folder of the training."""
+        return self.cells[0].training(self.store)
+
+    @property
+    def log(self) -> Path:
+        """What a run says, of all its tries."""
+        return self.path.with_suffix(".log")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker tells of a training; the results are in the store."""
+
+    errors: tuple[str | None, ...]
+    """One for each cell, None for one with a result."""
+    disk_full: bool = False
+
+
+def run_sweep(cells: Sequence[Cell], store: Path, executor: Executor, reporter: Reporter) -> list[Finished]:
+    """Compute every cell that the store does not hold yet; what became of each, in their order.
+
+    A failed cell stops no other. Raises ConfigError, before anything starts, for attacks that a cell's server does not
+    allow, and RunError if the store cannot be written or its disk is full.
+    """
+    store = store.resolve()
+    folders = [cell.folder(store) for cell in cells]
+    for caution in dict.fromkeys(caution for cell in cells for caution in cell.config.cautions()):
+        reporter.warn(caution)
+    missing = {f.path: cell for f, cell in zip(folders, cells, strict=True) if not f.result.exists()}
+    trainings = _by_training(missing.values(), store, executor.threads)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        for training in trainings:
+            training.log.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"{store} cannot be written: {error.strerror}. Choose another folder.") from None
+    errors: dict[Path, str] = {}
+    parts = [Part(training.log, [cell.folder(store).result for cell in training.cells]) for training in trainings]
+    with sweeping(reporter, len(set(map(str, folders))), parts) as ended:
+        for position, outcome in executor.run(compute, trainings):
+            failed = _failures(trainings[position], outcome)
+            for cell, why in failed:
+                errors[cell.folder(store).path] = why
+                reporter.warn(f"Failed: {cell.name}. {why}")
+            ended(position, len(failed))
+            if not isinstance(outcome, Lost) and outcome.disk_full:
+                raise RunError(f"The disk of {store} is full: make room. The same command goes on from here.")
+    return [
+        Finished(cell, f.path, read_result(f.result) if f.result.exists() else None, errors.get(f.path))
+        for cell, f in zip(cells, folders, strict=True)
+    ]
+
+
+def compute(training: Training) -> Outcome:
+    """What a worker does: train, and attack for every cell. Raises nothing."""
+    errors: list[str | None] = []
+    with training.log.open("a", encoding="utf-8") as log:
+        reporter = Reporter(Console(file=log, width=120))
+        for cell in training.cells:
+            try:
+                train_and_attack(_bounded(cell.config, training.threads), cell.attacks, training.path, reporter)
+                errors.append(None)
+            except Exception as error:  # whatever it is, the others go on
+                text = str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
+                errors.append(text)
+                if _disk_full(error) or isinstance(error, DivergenceError):
+                    errors += [text] * (len(training.cells) - len(errors))
+                    return Outcome(tuple(errors), _disk_full(error))
+                reporter.say(text)
+    return Outcome(tuple(errors))
+
+
+def _by_training(cells: Iterable[Cell], store: Path, threads: int) -> list[Training]:
+    together: dict[Path, list[Cell]] = {}
+    for cell in cells:
+        together.setdefault(cell.training(store), []).append(cell)
+    return [Training(store, tuple(sharing), threads) for sharing in together.values()]
+
+
+def _failures(training: Training, outcome: Outcome | Lost) -> list[tuple[Cell, str]]:
+    """The cells without a result, and why."""
+    if isinstance(outcome, Lost):
+        done = [cell.folder(training.store).result.exists() for cell in training.cells]
+        return [(cell, outcome.why) for cell, exists in zip(training.cells, done, strict=True) if not exists]
+    told = zip(training.cells, outcome.errors, strict=True)
+    return [(cell, error) for cell, error in told if error is not None]
+
+
+def _bounded(config: RunConfig, threads: int) -> RunConfig:
+    """With at most so many threads."""
+    assert config.runtime.threads is not None, "the config must be resolved"
+    runtime = config.runtime.model_copy(update={"threads": min(threads, config.runtime.threads)})
+    return config.model_copy(update={"runtime": runtime})
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    """Whether that was the cause, perhaps told in other words since."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return error is not None and _disk_full(error.__cause__ or error.__context__)
