@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from splitaudit.cli_reproduce import reproduce
 from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
 from splitaudit.errors import SplitAuditError
 
@@ -66,6 +67,9 @@ def attack(
     with _resumable():
         path, result = attack_run(run, names, set_, Reporter(), curves=eps_curve)
     _show_result(result, path)
+
+
+app.command()(reproduce)
 
 
 @app.command()

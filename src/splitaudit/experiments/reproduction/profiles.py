@@ -27,6 +27,11 @@ class Profile:
     """Rows measured; by default all."""
     beside: Sequence[str] = ()
     """A second kind of perturbation, for the default setting of every source; none if empty."""
+    image_shape: tuple[int, int, int] = (3, 32, 32)
+    """Of the clients' images."""
+    loading: float = 8.0
+    """Seconds, roughly, of an audit in which no network takes part: reading images, writing a report. These two are for
+    the estimate of time."""
     theory: str = "TinyImageNet"
     """The source for which section 4.3 is looked at, over all values of alpha."""
     scaled: Sequence[str] = ()
@@ -135,6 +140,8 @@ _SMOKE = Profile(
     alphas=(0, 1, 100),
     depths=(1, 2),
     beside=("attack.eps=0.1", "attack.eps_unit=pixels", "attack.steps=3", "attack.step_size=null"),
+    image_shape=(1, 8, 8),
+    loading=0.5,
     theory="SVHN",
     scaled=("Everything: images of 8x8 pixels, 30 iterations, some of the rows.",),
     substituted=(

@@ -1,6 +1,6 @@
 """A cell of the paper's tables as what it takes to measure it: the paper's words, without scale."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from splitaudit.experiments.reproduction.published import published_tables
 
@@ -56,8 +56,3 @@ def keys_of(table: str) -> list[Key]:
     """The cells of a table, row by row."""
     published = published_tables()[table]
     return [Key(table, row, column) for row in published.values for column in published.columns]
-
-
-def without_source(setting: Setting) -> Setting:
-    """What is left of a setting when the server's images do not matter."""
-    return replace(setting, source="", instances=0)
