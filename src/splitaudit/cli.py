@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from splitaudit import cli_sweeps
+from splitaudit.cli_common import resumable
 from splitaudit.cli_reproduce import reproduce
 from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
 from splitaudit.errors import SplitAuditError
@@ -45,7 +45,7 @@ def run(
 
     settings = resolve(load_config(config, set_))
     path = out or Path("runs") / f"{Path(config).stem}-{settings.fingerprint()}{'' if seeds is None else '-seeds'}"
-    with _resumable():
+    with resumable():
         if seeds is None:
             _show_result(run_config(settings, path, Reporter()), path)
         else:
@@ -64,11 +64,13 @@ def attack(
     from splitaudit.experiments.run import attack as attack_run
 
     names = [name.strip() for name in attacks.split(",") if name.strip()]
-    with _resumable():
+    with resumable():
         path, result = attack_run(run, names, set_, Reporter(), curves=eps_curve)
     _show_result(result, path)
 
 
+app.command()(cli_sweeps.sweep)
+app.command()(cli_sweeps.table)
 app.command()(reproduce)
 
 
@@ -122,15 +124,6 @@ def schema() -> None:
     from splitaudit.evaluation.result import Result
 
     typer.echo(json.dumps(Result.model_json_schema(), indent=2))
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on from the last checkpoint.", err=True)
-        raise typer.Exit(130) from None
 
 
 def _show_result(result: "Result", path: Path) -> None:

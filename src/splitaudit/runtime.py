@@ -46,15 +46,19 @@ class Runtime:
         return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def resolve(config: RunConfig) -> RunConfig:
+def resolve(config: RunConfig, *, here: bool = True) -> RunConfig:
     """Replace every `auto` by what this machine has, every default that depends on another setting by its value, and
     every path relative to the current directory by an absolute one.
 
-    Raises ConfigError when the device asked for is not there.
+    Raises ConfigError when the device asked for is not there. What is computed elsewhere, not `here`, may name a device
+    that only exists there, and then must name a precision too.
     """
-    device = _resolve_device(config.runtime.device)
+    elsewhere = not here and config.runtime.device != "auto"
+    device = _parse_device(config.runtime.device) if elsewhere else _resolve_device(config.runtime.device)
     precision = config.runtime.precision
     if precision == "auto":
+        if elsewhere and device.type == "cuda":
+            raise ConfigError("runtime.precision: auto looks at this machine; for a device elsewhere name it: bf16.")
         precision = "bf16" if _has_fast_bf16(device) else "float32"
     threads = config.runtime.threads or torch.get_num_threads()
     runtime = config.runtime.model_copy(update={"device": str(device), "precision": precision, "threads": threads})
@@ -114,13 +118,18 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
 def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _parse_device(name)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError(f"runtime.device: {name!r} is not there ({found} CUDA devices); use cpu, or auto.")
+    return device
+
+
+def _parse_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"runtime.device: {name!r} is not a device; use auto, cpu, cuda or cuda:1.") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise ConfigError(f"runtime.device: {name!r} is not there ({found} CUDA devices); use cpu, or auto.")
     if device.type not in {"cpu", "cuda"}:
         raise ConfigError(f"runtime.device: {name!r} is not supported; use auto, cpu or cuda.")
     return device

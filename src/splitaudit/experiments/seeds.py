@@ -41,7 +41,7 @@ def run_seeds(config: RunConfig, count: int, path: Path, reporter: Reporter) -> 
                 f"{folder.path} is of other images, or of another model.module, than seed-{seeds[0]}: bring back what "
                 "both began with, or choose another --out."
             )
-        losses.append(_losses(folder))
+        losses.append(image_losses(folder))
     knowledge = {attack.name: attack.knowledge for attack in results[0].attacks}
     summary = SeedsResult(
         seeds=seeds,
@@ -58,7 +58,7 @@ def _content(result: Result) -> list[str | None]:
     return [result.data.get(name, {}).get("digest") for name in ("train", "test", "model")]
 
 
-def _losses(folder: RunFolder) -> dict[str, NDArray[np.float64]]:
+def image_losses(folder: RunFolder) -> dict[str, NDArray[np.float64]]:
     """For each attack, what it cost on each image: 100 if it was lost, -100 if it was gained, else 0."""
     columns: dict[str, Any] = pq.read_table(folder.outcomes).to_pydict()
     names = np.array(columns["attack"])

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from splitaudit.evaluation.statistics import Estimate, paired_estimate
 from splitaudit.experiments.reproduction.judging import Values
 from splitaudit.experiments.reproduction.plan import Need, Plan, need_of
 from splitaudit.experiments.reproduction.settings import Key, setting_of
+from splitaudit.experiments.seeds import image_losses
 from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.sweep import Finished
 
@@ -78,18 +78,17 @@ def collect(plan: Plan, finished: Mapping[tuple[Need, int], Finished]) -> tuple[
 
 
 def _audited(runs: Sequence[Finished], results: Sequence[Result]) -> Audited:
-    outcomes = [_outcomes(run.path) for run in runs]
-    any_attack, *_ = outcomes[0]
+    lost = [image_losses(RunFolder(run.path)) for run in runs]
     return Audited(
         clean=[result.clean for result in results],
-        right=np.stack([by_attack[any_attack][0] for by_attack in outcomes]),
-        lost={name: np.stack([by_attack[name][1] for by_attack in outcomes]) for name in outcomes[0]},
+        right=np.stack([_right(RunFolder(run.path)) for run in runs]),
+        lost={name: np.stack([by_attack[name] for by_attack in lost]) for name in lost[0]},
     )
 
 
-def _outcomes(run: Path) -> dict[str, tuple[Values, Values]]:
-    """For each attack of a run, what `right` and `lost` of `Audited` are for its seed, (images,)."""
-    columns: dict[str, Any] = pq.read_table(RunFolder(run).outcomes).to_pydict()
-    names, label = np.array(columns["attack"]), np.array(columns["label"])
-    before, after = (100.0 * (np.array(columns[name]) == label) for name in ("clean_prediction", "prediction"))
-    return {name: (before[names == name], (before - after)[names == name]) for name in dict.fromkeys(columns["attack"])}
+def _right(folder: RunFolder) -> Values:
+    """For each attacked image (images,), 100 if it was classified correctly before, else 0."""
+    columns: dict[str, Any] = pq.read_table(folder.outcomes, columns=["image", "label", "clean_prediction"]).to_pydict()
+    _, first = np.unique(np.array(columns["image"]), return_index=True)
+    right: Values = 100.0 * (np.array(columns["label"]) == np.array(columns["clean_prediction"]))
+    return right[first]

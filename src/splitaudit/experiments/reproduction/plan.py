@@ -42,7 +42,10 @@ class Plan:
 
     @property
     def trainings(self) -> int:
-        """How many distinct ones there are, the proxies of Table 2 not counted."""
+        """How many distinct ones there are, the proxies of Table 2 not counted.
+
+        At alpha = 0 every source has the same target, but a shadow of its own learns beside it: it is trained for each.
+        """
         return len({cell.config.training_fingerprint() for cell in self.cells.values()})
 
     @property
@@ -71,8 +74,8 @@ def make_plan(
     for need in dict.fromkeys(needs):
         for seed in range(seeds):
             config = profile.config(need.setting, seed=seed, overrides=overrides)
-            if need.beside:
-                config = resolve(override_config(config, profile.beside))
+            different = [*(profile.transfer if need.attacks else ()), *(profile.beside if need.beside else ())]
+            config = resolve(override_config(config, different))
             cells[need, seed] = Cell(config, need.attacks, _labels(need, seed))
     return Plan(
         profile=profile,

@@ -1,0 +1,83 @@
+"""Slurm jobs, through submitit: one array of jobs, each requeued when Slurm preempts it or its time is up."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+import yaml
+from submitit.core.utils import FailedJobError, UncompletedJobError
+from submitit.helpers import Checkpointable
+
+from splitaudit.errors import ConfigError
+from splitaudit.experiments.executors.executor import TRIES, Item, Lost, Value
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class SlurmJobs:
+    """One job an item, of `cpus` cores and `gpus` GPUs; `options` are `a=value` of sbatch.
+
+    Its logs lie in `folder`. The nodes need this package, and the folder and the store at the same path.
+    """
+
+    def __init__(self, folder: Path, *, cpus: int, gpus: float, options: Sequence[str]) -> None:
+        if shutil.which("sbatch") is None:
+            raise ConfigError("--slurm: there is no `sbatch` here. Start the sweep on a login node of the cluster.")
+        if gpus != int(gpus):
+            raise ConfigError(f"--gpus {gpus}: Slurm gives whole GPUs only.")
+        self._folder, self._cpus = folder, cpus
+        named = dict(_parse(option) for option in options)
+        self._options = {"cpus_per_task": cpus, **({"slurm_gpus_per_node": int(gpus)} if gpus else {}), **named}
+
+    @property
+    def threads(self) -> int:
+        """As many as cores."""
+        return self._cpus
+
+    def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Iterator[tuple[int, Value | Lost]]:
+        """As `Executor.run`."""
+        executor = submitit.AutoExecutor(folder=self._folder.resolve(), cluster="slurm")
+        try:
+            executor.update_parameters(**self._options)
+        except NameError as error:
+            raise ConfigError(f"--slurm-set: {error}") from None
+        task = _Resumed(work)
+        jobs: dict[submitit.Job[Value], tuple[int, int]] = {}
+        try:
+            with executor.batch():
+                submitted = [executor.submit(task, item) for item in items]
+            jobs = {job: (position, 1) for position, job in enumerate(submitted)}
+            while jobs:
+                for job in [job for job in jobs if job.done()]:
+                    position, attempt = jobs.pop(job)
+                    try:
+                        yield position, job.result()
+                    except (FailedJobError, UncompletedJobError) as error:
+                        if attempt < TRIES:
+                            jobs[executor.submit(task, items[position])] = position, attempt + 1
+                        else:
+                            yield position, Lost(f"Slurm job {job.job_id} and {attempt - 1} before it failed: {error}")
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        finally:
+            for job in jobs:
+                job.cancel(check=False)
+
+
+class _Resumed(Checkpointable):
+    """Told again to do the same when it is requeued, it goes on: what it did is in the store."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self._work = work
+
+    def __call__(self, item: Any) -> Any:
+        return self._work(item)
+
+
+def _parse(option: str) -> tuple[str, Any]:
+    key, equals, value = option.partition("=")
+    if not (key and equals):
+        raise ConfigError(f"--slurm-set {option!r} must read option=value, such as partition=gpu.")
+    return f"slurm_{key.replace('-', '_')}", yaml.safe_load(value)
