@@ -37,9 +37,9 @@ class Trail:
         """Spearman's correlation of the two for each image, those left out for which one of them does not vary."""
         return np.array([rho for pair in zip(self.cosine, self.confidence, strict=True) for rho in _spearman(*pair)])
 
-    def pooled(self) -> float:
-        """Over all images and perturbations at once; NaN if one of the two does not vary."""
-        return next(_spearman(self.cosine.ravel(), self.confidence.ravel()), float("nan"))
+    def pooled(self) -> float | None:
+        """Over all images and perturbations at once; None if one of the two does not vary."""
+        return next(_spearman(self.cosine.ravel(), self.confidence.ravel()), None)
 
 
 def trails(target: Target, clean: Clean, attack: Attack, seed: int) -> Iterator[tuple[str, Trail]]:
@@ -153,9 +153,9 @@ class Bound:
         return 2 * self.distance / length
 
     @property
-    def fails_beyond(self) -> float:
-        """The length from which on the bound is below the difference that was found; infinite for equal gradients."""
-        return 2 * self.distance / self.difference if self.difference > 0 else float("inf")
+    def fails_beyond(self) -> float | None:
+        """The length from which on the bound is below the difference that was found; None for equal gradients."""
+        return 2 * self.distance / self.difference if self.difference > 0 else None
 
 
 Function = Callable[[Tensor], Tensor]

@@ -98,9 +98,7 @@ def test_false_verdicts_are_rare() -> None:
     rng = np.random.default_rng(0)
     keys = [Key("table1", str(row), "SVHN") for row in range(4)]
     contrasts = [Contrast(str(i), {keys[i + 1]: 1.0, keys[i]: -1.0}) for i in range(3)]
-    verdicts = [
-        judge(contrasts, {key: 100.0 * (rng.random((1, 200)) < 0.3) for key in keys})[0] for _ in range(1000)
-    ]
+    verdicts = [judge(contrasts, {key: 100.0 * (rng.random((1, 200)) < 0.3) for key in keys})[0] for _ in range(1000)]
     assert verdicts.count("does not hold") <= 60
     assert verdicts.count("holds") <= 5
 

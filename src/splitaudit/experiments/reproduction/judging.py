@@ -90,6 +90,8 @@ def _judge(contrast: Contrast, values: Mapping[Key, Values]) -> Judged:
     # Cells of costly networks may have attacked fewer of the test images: the first ones, in every cell.
     combined = sum(weight * values[key][:, :images] for key, weight in contrast.weights.items())
     assert isinstance(combined, np.ndarray), "a contrast has cells"
+    # Weights that cancel do so up to rounding, and rounding without variance would be significant.
+    combined = combined.round(9)
     estimate = paired_estimate(combined)
     if contrast.within is None:
         claimed, opposite = estimate.p_above(contrast.above), estimate.p_below(contrast.above)

@@ -30,11 +30,17 @@ def reproduce(plan: Plan, name: str, out: Path, executor: Executor, reporter: Re
             run = finished[need, plan.seeds[0]]
             config, training = run.cell.config, run.cell.training(store)
             theory[need.setting.alpha] = obtain_theory(config, run.path, training, reporter)
-    failed = [f"{run.cell.name}: {run.error}" for run in finished.values() if run.error is not None]
+    failed = [f"{run.cell.name}: {_in_a_line(run.error)}" for run in finished.values() if run.error is not None]
     found = assemble(plan, audits, sheet, theory, failed)
     write_whole(out / f"{name}.json", (found.model_dump_json(indent=2) + "\n").encode())
     write_whole(out / f"{name}.md", document(found).encode())
     return found
+
+
+def _in_a_line(error: str) -> str:
+    """Its message; of an unexpected error the last line of its traceback."""
+    lines = error.strip().splitlines()
+    return lines[-1] if lines[0].startswith("Traceback") else " ".join(lines)
 
 
 def read_document(path: Path) -> str:

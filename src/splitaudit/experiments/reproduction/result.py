@@ -133,8 +133,8 @@ class CorrelationResult(_Part):
     """Mean over images of Spearman's coefficient; Conclusion 1 says that it is above zero."""
     positive: float
     """Share of the images with a positive one, per cent."""
-    pooled: float
-    """Over all images and perturbations at once."""
+    pooled: float | None
+    """Over all images and perturbations at once; None if one of the two does not vary."""
 
 
 class ControlResult(_Part):
@@ -147,7 +147,7 @@ class ControlResult(_Part):
     confidence_change: float
     """Mean absolute change of the true class's probability, from 0 to 1."""
     decisions_changed: float
-    """Per cent of the images."""
+    """Share of the images, from 0 to 1."""
 
 
 class GradientResult(_Part):
@@ -175,8 +175,8 @@ class BoundResult(_Part):
     """|delta| of the largest perturbation that the budget allows, in L2."""
     bound_at_budget: float
     """2 d / |delta| for that one."""
-    fails_beyond: float
-    """|delta| from which on the bound is below what was found."""
+    fails_beyond: float | None
+    """|delta| from which on the bound is below what was found; None if the gradients are equal."""
 
 
 class DropsResult(_Part):

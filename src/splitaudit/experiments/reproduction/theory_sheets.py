@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from splitaudit.experiments.reproduction.result import TheoryResult
-from splitaudit.experiments.reproduction.text import Sheet, with_interval
+from splitaudit.experiments.reproduction.text import ABSENT, Sheet, number, with_interval
 
 CORRELATION_NOTE = """\
 Spearman's correlation between the cosine of o2 (clean, perturbed) and the true class's probability, for each image. The
@@ -33,7 +33,7 @@ def theory_sheets(theory: TheoryResult) -> Iterator[Sheet]:
                 str(row.images),
                 with_interval(row.per_image, decimals=2),
                 f"{row.positive:.0f}%",
-                f"{row.pooled:.2f}",
+                ABSENT if row.pooled is None else number(row.pooled, 2),
             ]
             for row in theory.correlations
         ],
@@ -83,7 +83,7 @@ def theory_sheets(theory: TheoryResult) -> Iterator[Sheet]:
             [
                 f"{row.alpha:g}",
                 *(
-                    f"{value:.3g}"
+                    ABSENT if value is None else f"{value:.3g}"
                     for value in (
                         row.distance,
                         row.gradient_difference,
