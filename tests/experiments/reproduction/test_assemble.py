@@ -14,7 +14,7 @@ from splitaudit.experiments.reproduction.measured import Audited, Measured, Shee
 from splitaudit.experiments.reproduction.plan import TRANSFER_ATTACKS, Need, Plan, make_plan, need_of
 from splitaudit.experiments.reproduction.profiles import PROFILES
 from splitaudit.experiments.reproduction.published import published_tables
-from splitaudit.experiments.reproduction.result import BoundResult, Reproduction
+from splitaudit.experiments.reproduction.result import BoundResult, CellResult, Reproduction
 from splitaudit.experiments.reproduction.settings import Setting, setting_of
 from splitaudit.experiments.reproduction.sheets import document, sheets
 from splitaudit.experiments.reproduction.text import BEGIN, END, insert, print_to
@@ -82,6 +82,11 @@ def rising(plan: Plan) -> Reproduction:
     return put_together(plan, {0: 0.1, 0.01: 0.15, 0.1: 0.2, 1: 0.3, 10: 0.4, 100: 0.5})
 
 
+def cell_of(found: Reproduction, table: str, row: str, column: str) -> CellResult:
+    (cell,) = (c for t in found.tables if t.name == table for c in t.cells if (c.row, c.column) == (row, column))
+    return cell
+
+
 def test_every_cell_of_the_paper_has_a_row(useless: Reproduction) -> None:
     for table in useless.tables:
         published = published_tables()[table.name]
@@ -97,9 +102,7 @@ def test_figures_are_those_of_the_outcomes(plan: Plan, rising: Reproduction) -> 
     needs = list(dict.fromkeys(need for need, _ in plan.cells))
     need = Need(Setting("CIFAR-10", alpha=10))
     outcomes = audited(0.4, seed=needs.index(need))
-    (cell,) = (
-        c for t in rising.tables if t.name == "table3" for c in t.cells if (c.row, c.column) == ("10", "CIFAR-10")
-    )
+    cell = cell_of(rising, "table3", "10", "CIFAR-10")
     assert cell.measured is not None
     assert cell.noise is not None
     assert cell.measured.value == pytest.approx(outcomes.lost["sladv"].mean())
@@ -107,9 +110,7 @@ def test_figures_are_those_of_the_outcomes(plan: Plan, rising: Reproduction) -> 
     assert cell.difference == pytest.approx(cell.measured.value - 30.52)
     assert cell.measured.ci95[0] < cell.measured.value < cell.measured.ci95[1]
     assert cell.clean == 80
-    (accuracy,) = (
-        c for t in rising.tables if t.name == "table4" for c in t.cells if (c.row, c.column) == ("10", "CIFAR-10")
-    )
+    accuracy = cell_of(rising, "table4", "10", "CIFAR-10")
     assert accuracy.measured is not None
     assert accuracy.measured.value == 80
 

@@ -1,4 +1,4 @@
-"""The paper's claims as contrasts: its own tables satisfy them, and a profile with fewer cells keeps what it can test."""
+"""The paper's claims as contrasts: its own tables satisfy them, and a profile with fewer cells tests what it can."""
 
 import numpy as np
 import pytest

@@ -94,7 +94,7 @@ def test_a_verdict_turns_with_the_sign_and_not_with_the_order_of_images(
 
 
 def test_false_verdicts_are_rare() -> None:
-    """Where nothing differs, of 1,000 claims with three contrasts at most one in twenty does not hold, and none holds."""
+    """Where nothing differs, of 1,000 claims about one in twenty at most does not hold, and hardly one holds."""
     rng = np.random.default_rng(0)
     keys = [Key("table1", str(row), "SVHN") for row in range(4)]
     contrasts = [Contrast(str(i), {keys[i + 1]: 1.0, keys[i]: -1.0}) for i in range(3)]
