@@ -10,7 +10,7 @@ from rich.console import Console
 from splitaudit.evaluation.attack import ANCHORS
 from splitaudit.evaluation.result import CleanResult
 from splitaudit.experiments.reproduction.assemble import assemble
-from splitaudit.experiments.reproduction.measured import Audited, Measured, Sheet
+from splitaudit.experiments.reproduction.measured import Audited, Measured, Measurements
 from splitaudit.experiments.reproduction.plan import TRANSFER_ATTACKS, Need, Plan, make_plan, need_of
 from splitaudit.experiments.reproduction.profiles import PROFILES
 from splitaudit.experiments.reproduction.published import published_tables
@@ -63,11 +63,11 @@ def put_together(plan: Plan, sladv: dict[float, float]) -> Reproduction:
     """A reproduction in which SLADV loses a share of the images that depends on alpha alone."""
     needs = list(dict.fromkeys(need for need, _ in plan.cells))
     audits = {need: audited(sladv[need.setting.alpha], seed=seed) for seed, need in enumerate(needs)}
-    sheet: Sheet = {
+    cells: Measurements = {
         key: Measured(key, setting_of(key)[1], audits[need_of(key)], "runs/x/attacks/y") for key in plan.keys
     }
     theory = {need.setting.alpha: target_theory(need.setting.alpha / 200) for need in plan.theory}
-    return assemble(plan, audits, sheet, theory, [])
+    return assemble(plan, audits, cells, theory, [])
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +182,12 @@ def test_a_failed_run_leaves_its_cells_out(plan: Plan) -> None:
     """What rests on it is missing, is named, and the rest is there."""
     needs = list(dict.fromkeys(need for need, _ in plan.cells))
     audits = {need: audited(0.2, seed=seed) for seed, need in enumerate(needs) if need.setting.alpha != 100}
-    sheet = {
+    cells = {
         key: Measured(key, setting_of(key)[1], audits[need_of(key)], "run")
         for key in plan.keys
         if need_of(key) in audits
     }
-    found = assemble(plan, audits, sheet, {}, ["source=SVHN, alpha=100: the loss became nan"])
+    found = assemble(plan, audits, cells, {}, ["source=SVHN, alpha=100: the loss became nan"])
     missing = [c.row for t in found.tables if t.name == "table3" for c in t.cells if c.measured is None]
     assert set(missing) >= {"100"}
     assert "the loss became nan" in document(found)

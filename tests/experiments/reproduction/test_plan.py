@@ -117,7 +117,8 @@ def test_seeds_are_trainings_of_their_own() -> None:
 
 
 def test_overrides_reach_every_run() -> None:
-    plan = make_plan(PROFILES["smoke"], ["table1"], theory=False, overrides=["training.iterations=5"])
+    plan = make_plan(PROFILES["cpu"], ALL, theory=True, overrides=["training.iterations=5", "evaluation.images=9"])
     assert {cell.config.training.iterations for cell in plan.cells.values()} == {5}
+    assert {cell.config.evaluation.images for cell in plan.cells.values()} == {9}
     with pytest.raises(ConfigError, match="iteration"):
         make_plan(PROFILES["smoke"], ["table1"], theory=False, overrides=["training.iteration=5"])

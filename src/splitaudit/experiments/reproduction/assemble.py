@@ -7,7 +7,7 @@ import numpy as np
 from splitaudit.evaluation.statistics import seeds_interval
 from splitaudit.experiments.reproduction.claims import Claim, claims_about
 from splitaudit.experiments.reproduction.judging import Contrast, Judged, Values, Verdict, holm, judge, rise
-from splitaudit.experiments.reproduction.measured import Audited, Measured, Sheet
+from splitaudit.experiments.reproduction.measured import Audited, Measured, Measurements
 from splitaudit.experiments.reproduction.plan import Need, Plan
 from splitaudit.experiments.reproduction.published import published_tables
 from splitaudit.experiments.reproduction.result import (
@@ -30,13 +30,13 @@ from splitaudit.runtime import describe_environment
 def assemble(
     plan: Plan,
     audits: Mapping[Need, Audited],
-    sheet: Sheet,
+    cells: Measurements,
     theory: Mapping[float, TargetTheory],
     failed: Sequence[str],
 ) -> Reproduction:
-    """Compare what was measured with what the paper prints, and judge its claims.
+    """Compare the `cells` that were measured with what the paper prints, and judge its claims.
 
-    `theory` is what the targets of the profile's source say of section 4.3, by alpha.
+    `audits` are what they rest on; `theory` is what the targets of the profile's source say of section 4.3, by alpha.
     """
     profile = plan.profile
     return Reproduction(
@@ -47,20 +47,20 @@ def assemble(
         seeds=len(plan.seeds),
         trainings=plan.trainings,
         environment=describe_environment(),
-        tables=[_table(name, sheet) for name in plan.tables],
+        tables=[_table(name, cells) for name in plan.tables],
         beside=[
             BesideResult(source=need.setting.source, drops=_drops(audits[need]))
             for need in plan.beside
             if need in audits
         ],
         perturbation=", ".join(profile.beside),
-        claims=[_claim(claim, sheet) for claim in claims_about(sheet)],
+        claims=[_claim(claim, cells) for claim in claims_about(cells)],
         theory=_theory(profile.theory, audits, theory) if theory else None,
         failed=list(failed),
     )
 
 
-def _table(name: str, sheet: Sheet) -> TableResult:
+def _table(name: str, cells: Measurements) -> TableResult:
     published = published_tables()[name]
     return TableResult(
         name=name,
@@ -68,7 +68,7 @@ def _table(name: str, sheet: Sheet) -> TableResult:
         quantity=published.quantity,
         row=published.row,
         columns=list(published.columns),
-        cells=[_cell(key, sheet.get(key)) for key in keys_of(name)],
+        cells=[_cell(key, cells.get(key)) for key in keys_of(name)],
     )
 
 
@@ -112,21 +112,21 @@ def _drops(audited: Audited) -> dict[str, Figure]:
     return {attack: Figure.over(values) for attack, values in audited.lost.items()}
 
 
-def _claim(claim: Claim, sheet: Sheet) -> ClaimResult:
-    cells = list(dict.fromkeys(key for contrast in claim.contrasts for key in contrast.weights))
+def _claim(claim: Claim, cells: Measurements) -> ClaimResult:
+    keys = list(dict.fromkeys(key for contrast in claim.contrasts for key in contrast.weights))
     if claim.quantity == "accuracy":
-        as_stated, beyond, more = {key: sheet[key].audited.right for key in cells}, None, None
+        as_stated, beyond, more = {key: cells[key].audited.right for key in keys}, None, None
     else:
-        as_stated = {key: sheet[key].drop for key in cells}
-        beyond = _judged(claim.contrasts, {key: sheet[key].beyond_noise for key in cells})
-        more = sum(holm([sheet[key].beats_noise.p_above() for key in cells]))
+        as_stated = {key: cells[key].drop for key in keys}
+        beyond = _judged(claim.contrasts, {key: cells[key].beyond_noise for key in keys})
+        more = sum(holm([cells[key].beats_noise.p_above() for key in keys]))
     return ClaimResult(
         name=claim.name,
         statement=claim.statement,
         section=claim.section,
         as_stated=_judged(claim.contrasts, as_stated),
         beyond_noise=beyond,
-        cells=len(cells),
+        cells=len(keys),
         cells_beyond_noise=more,
     )
 

@@ -10,6 +10,7 @@ from splitaudit.adversary import make_adversary
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData, ImageSet, partition_clients
 from splitaudit.evaluation.attack import configured, parse_name
+from splitaudit.evaluation.diagnosis import IMAGES, PROBES
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.reproduction.plan import Plan
 from splitaudit.experiments.run import anchors
@@ -20,8 +21,7 @@ from splitaudit.runtime import start_runtime
 TEST_IMAGES = 10_000
 """On which clean accuracy is taken: CIFAR-10's."""
 SKETCHES = 4
-"""Jacobians that an audit's diagnosis sketches, each with 32 products in either direction, of 16 images."""
-PRODUCTS = 16 * (32 + 2 * 32)
+"""Jacobians that an audit's diagnosis sketches: of the clients' layers and of three kinds of shadow."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _audit(cell: Cell, passes: Passes) -> float:
     attacked = config.evaluation.images * sum(gradients.values())
     # The checks attack some images again: at three budgets, with more effort, repeatedly, with every pixel free.
     checked = config.evaluation.curve_images * (15 * gradients["sladv"] + gradients["pgd"])
-    sketched = SKETCHES * PRODUCTS
+    sketched = SKETCHES * IMAGES * (PROBES + 2 * PROBES)
     fitted = 0 if config.model.input_end == "depth1" else 2 * config.alignment.steps * config.alignment.batch_size
     scored = TEST_IMAGES + config.evaluation.images * (1 + 3 * len(gradients))
     return passes.step * (attacked + checked + sketched + fitted) + passes.forward * scored

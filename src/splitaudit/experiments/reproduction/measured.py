@@ -56,11 +56,11 @@ class Measured:
         return paired_estimate(self.beyond_noise)
 
 
-Sheet = Mapping[Key, Measured]
+Measurements = Mapping[Key, Measured]
 """All cells that could be measured."""
 
 
-def collect(plan: Plan, finished: Mapping[tuple[Need, int], Finished]) -> tuple[dict[Need, Audited], Sheet]:
+def collect(plan: Plan, finished: Mapping[tuple[Need, int], Finished]) -> tuple[dict[Need, Audited], Measurements]:
     """Every audit that ended with all its seeds, and the cells of the tables that rest on them."""
     audits = {}
     for need in dict.fromkeys(need for need, _ in plan.cells):
@@ -68,13 +68,13 @@ def collect(plan: Plan, finished: Mapping[tuple[Need, int], Finished]) -> tuple[
         results = [run.result for run in runs if run.result is not None]
         if len(results) == len(runs):
             audits[need] = _audited(runs, results)
-    sheet = {}
+    cells = {}
     for key in plan.keys:
         need = need_of(key)
         if need in audits:
             run = finished[need, plan.seeds[0]].path
-            sheet[key] = Measured(key, setting_of(key)[1], audits[need], "/".join(run.parts[-3:]))
-    return audits, sheet
+            cells[key] = Measured(key, setting_of(key)[1], audits[need], "/".join(run.parts[-3:]))
+    return audits, cells
 
 
 def _audited(runs: Sequence[Finished], results: Sequence[Result]) -> Audited:

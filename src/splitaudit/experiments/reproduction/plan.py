@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitaudit.config import override_config
 from splitaudit.experiments.reproduction.profiles import Profile
 from splitaudit.experiments.reproduction.settings import Key, Setting, keys_of, setting_of
 from splitaudit.experiments.sweep import Cell
-from splitaudit.runtime import resolve
 
 TRANSFER_ATTACKS = ("vmi-fgsm", "s2i-fgsm")
 """Table 2's baselines, VR and SSA."""
@@ -73,9 +71,9 @@ def make_plan(
     cells = {}
     for need in dict.fromkeys(needs):
         for seed in range(seeds):
-            config = profile.config(need.setting, seed=seed, overrides=overrides)
-            different = [*(profile.transfer if need.attacks else ()), *(profile.beside if need.beside else ())]
-            config = resolve(override_config(config, different))
+            config = profile.config(
+                need.setting, seed=seed, overrides=overrides, transfer=bool(need.attacks), beside=need.beside
+            )
             cells[need, seed] = Cell(config, need.attacks, _labels(need, seed))
     return Plan(
         profile=profile,

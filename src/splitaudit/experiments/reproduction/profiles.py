@@ -51,8 +51,20 @@ class Profile:
             and (setting.network == "ResNet" or setting.network in self.networks)
         )
 
-    def config(self, setting: Setting, *, seed: int = 0, overrides: Sequence[str] = ()) -> RunConfig:
-        """The resolved config of a setting that the profile covers. Raises ConfigError for bad `overrides`."""
+    def config(
+        self,
+        setting: Setting,
+        *,
+        seed: int = 0,
+        overrides: Sequence[str] = (),
+        transfer: bool = False,
+        beside: bool = False,
+    ) -> RunConfig:
+        """The resolved config of a setting that the profile covers, for Table 2's transfer attacks or with the second
+        kind of perturbation if asked for.
+
+        `overrides` (`a.b=value`) go before what the tables vary. Raises ConfigError for invalid ones.
+        """
         instances = setting.instances if self.instances is None else self.instances[setting.instances]
         varied = [
             f"attacker.source={self.sources[setting.source]}",
@@ -65,7 +77,9 @@ class Profile:
         if setting.multi:
             varied += ["adversary.shadow=multi", f"adversary.shadow_blocks={setting.depth}"]
         network = () if setting.network == "ResNet" else self.networks[setting.network]
-        return resolve(load_config(self.preset, [*self.overrides, *overrides, *network, *varied]))
+        scale = [*self.overrides, *network, *(self.transfer if transfer else ())]
+        perturbation = self.beside if beside else ()
+        return resolve(load_config(self.preset, [*scale, *overrides, *perturbation, *varied]))
 
 
 _NETWORKS = {"EfficientNet": "efficientnet_b0", "DenseNet": "densenet", "MobileNet": "mobilenetv2"}

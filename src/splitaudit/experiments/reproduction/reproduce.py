@@ -23,7 +23,7 @@ def reproduce(plan: Plan, name: str, out: Path, executor: Executor, reporter: Re
     """
     store = out / "runs"
     finished = dict(zip(plan.cells, run_sweep(list(plan.cells.values()), store, executor, reporter), strict=True))
-    audits, sheet = collect(plan, finished)
+    audits, cells = collect(plan, finished)
     theory: dict[float, TargetTheory] = {}
     for need in plan.theory:
         if need in audits:
@@ -31,7 +31,7 @@ def reproduce(plan: Plan, name: str, out: Path, executor: Executor, reporter: Re
             config, training = run.cell.config, run.cell.training(store)
             theory[need.setting.alpha] = obtain_theory(config, run.path, training, reporter)
     failed = [f"{run.cell.name}: {_in_a_line(run.error)}" for run in finished.values() if run.error is not None]
-    found = assemble(plan, audits, sheet, theory, failed)
+    found = assemble(plan, audits, cells, theory, failed)
     write_whole(out / f"{name}.json", (found.model_dump_json(indent=2) + "\n").encode())
     write_whole(out / f"{name}.md", document(found).encode())
     return found

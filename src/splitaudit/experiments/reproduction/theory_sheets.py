@@ -18,7 +18,8 @@ GRADIENT_NOTE = """\
 
 BOUND_NOTE = """\
 The largest values found, all of them lower bounds; L2 norms, pixels. Where the bound is far above the difference it
-says nothing; for perturbations longer than the last column it is false. An oracle: it takes the clients' layers."""
+says nothing; for perturbations longer than the last column it is below the difference, unless d is larger than what was
+found. An oracle: it takes the clients' layers."""
 
 
 def theory_sheets(theory: TheoryResult) -> Iterator[Sheet]:
