@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from splitaudit.evaluation.statistics import (
     mcnemar_p,
+    mean_estimate,
     over_seeds,
     paired_drop_interval,
     paired_estimate,
@@ -137,3 +139,12 @@ def test_paired_estimate_over_seeds_counts_them() -> None:
     few, many = (paired_estimate(np.repeat(by_seed[:, None], n, axis=1)) for n in (50, 5000))
     assert many.error == pytest.approx(by_seed.std(ddof=1) / 3**0.5, rel=0.05)
     assert few.error == pytest.approx(many.error, rel=0.2)
+
+
+def test_mean_estimate_is_that_of_a_textbook() -> None:
+    values = np.random.default_rng(0).normal(0.9, 0.01, (1, 16))
+    estimate = mean_estimate(values)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.p_above(0.89) == pytest.approx(ttest_1samp(values[0], 0.89, alternative="greater").pvalue)
+    with pytest.raises(ValueError, match="two"):
+        mean_estimate(values[:, :1])

@@ -73,21 +73,29 @@ class Estimate:
         return Estimate(-self.mean, self.error, self.freedom).p_above(-bound)
 
 
-def paired_estimate(values: NDArray[np.float64]) -> Estimate:
-    """The grand mean of values (seeds, images), such as differences between two attacks on the same images.
+def mean_estimate(values: NDArray[np.float64]) -> Estimate:
+    """The grand mean of values (seeds, images). Its error counts the images, and the seeds if there are several, as
+    `over_seeds` does.
 
-    The error counts the images, and the seeds too where there are several (`over_seeds`). Two images more are counted,
-    with the largest of the values and its opposite: so do Bonett & Price (2012) keep the error of few discordant pairs
-    from being taken too small. Raises ValueError for fewer than two images.
+    Raises ValueError for fewer than two images.
     """
     seeds, images = values.shape
     if images < 2:
         raise ValueError(f"an error over images needs at least two, not {images}")
-    extreme = np.abs(values).max(axis=1, keepdims=True)
-    padded = np.hstack([values, extreme, -extreme])
     if seeds == 1:
-        return Estimate(float(padded.mean()), float(padded.std(ddof=1)) / (images + 2) ** 0.5, images + 1)
-    return _crossed(padded)
+        return Estimate(float(values.mean()), float(values.std(ddof=1)) / images**0.5, images - 1)
+    return _crossed(values)
+
+
+def paired_estimate(values: NDArray[np.float64]) -> Estimate:
+    """`mean_estimate` of differences (seeds, images) between what was counted on the same images: 100, 0 or -100, and
+    weighted sums of such.
+
+    Two images more are counted, with the largest of the values and its opposite: so do Bonett & Price (2012) keep the
+    error of few discordant images from being taken too small.
+    """
+    extreme = np.abs(values).max(axis=1, keepdims=True)
+    return mean_estimate(np.hstack([values, extreme, -extreme]))
 
 
 @dataclass(frozen=True)

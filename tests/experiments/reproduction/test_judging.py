@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from splitaudit.evaluation.statistics import mean_estimate
 from splitaudit.experiments.reproduction.judging import Contrast, holm, judge, rise
 from splitaudit.experiments.reproduction.settings import Key
 
@@ -122,3 +123,12 @@ def test_holm_published_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
     assert holm([0.06]) == [False]
     assert holm([]) == []
+
+
+def test_quantities_that_every_image_has() -> None:
+    """A rise of a likeness, small but seen at each of 16 images, is one; of counted images, 16 would be too few."""
+    rng = np.random.default_rng(0)
+    low, high = (rng.normal(mean, 0.002, (1, 16)) for mean in (0.90, 0.91))
+    assert judge(MORE_IS_MORE, {FEW: low, MOST: high}, mean_estimate)[0] == "holds"
+    assert judge(MORE_IS_MORE, {FEW: high, MOST: low}, mean_estimate)[0] == "does not hold"
+    assert judge(MORE_IS_MORE, {FEW: low, MOST: low}, mean_estimate)[0] == "undecided"

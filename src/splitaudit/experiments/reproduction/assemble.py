@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from splitaudit.evaluation.statistics import seeds_interval
+from splitaudit.evaluation.statistics import mean_estimate, seeds_interval
 from splitaudit.experiments.reproduction.claims import Claim, claims_about
 from splitaudit.experiments.reproduction.judging import Contrast, Judged, Values, Verdict, holm, judge, rise
 from splitaudit.experiments.reproduction.measured import Audited, Measured, Measurements
@@ -82,7 +82,7 @@ def _cell(key: Key, measured: Measured | None) -> CellResult:
         row=key.row,
         column=key.column,
         published=printed,
-        measured=clean if table.quantity == "accuracy" else Figure.over(measured.drop),
+        measured=clean if table.quantity == "accuracy" else Figure.of_counts(measured.drop),
         clean=clean.value,
         run=measured.run,
     )
@@ -109,7 +109,7 @@ def _clean(audited: Audited) -> Figure:
 
 
 def _drops(audited: Audited) -> dict[str, Figure]:
-    return {attack: Figure.over(values) for attack, values in audited.lost.items()}
+    return {attack: Figure.of_counts(values) for attack, values in audited.lost.items()}
 
 
 def _claim(claim: Claim, cells: Measurements) -> ClaimResult:
@@ -184,4 +184,4 @@ def _alpha_raises_likeness(theory: Mapping[float, TargetTheory]) -> tuple[Verdic
         keys = [key for key in values if key.column == name]
         title = f"rise of {name.replace('_', ' ')} from alpha {keys[0].row} to {keys[-1].row}"
         contrasts.append(Contrast(title, rise(keys, range(len(keys)))))
-    return judge(contrasts, values)
+    return judge(contrasts, values, mean_estimate)

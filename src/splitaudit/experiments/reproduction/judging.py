@@ -13,7 +13,7 @@ Each claim on drops is judged twice: on the drops, as the paper states it, and o
 signs of the same size, on the same images. An order among drops that noise explains is no order among attacks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,9 +55,16 @@ class Judged:
     p_opposite: float
 
 
-def judge(contrasts: Sequence[Contrast], values: Mapping[Key, Values]) -> tuple[Verdict, list[Judged]]:
-    """Test a claim on `values` (seeds, images) of its cells; seeds and images are the same in every cell."""
-    judged = [_judge(contrast, values) for contrast in contrasts]
+def judge(
+    contrasts: Sequence[Contrast],
+    values: Mapping[Key, Values],
+    estimate: Callable[[Values], Estimate] = paired_estimate,
+) -> tuple[Verdict, list[Judged]]:
+    """Test a claim on `values` (seeds, images) of its cells; seeds and images are the same in every cell.
+
+    By default the values are those of counted images; `mean_estimate` is for quantities of other kinds.
+    """
+    judged = [_judge(contrast, values, estimate) for contrast in contrasts]
     if all(each.p_claimed <= LEVEL for each in judged):
         return "holds", judged
     if any(holm([each.p_opposite for each in judged])):
@@ -85,18 +92,18 @@ def holm(p_values: Sequence[float], level: float = LEVEL) -> list[bool]:
     return rejected
 
 
-def _judge(contrast: Contrast, values: Mapping[Key, Values]) -> Judged:
+def _judge(contrast: Contrast, values: Mapping[Key, Values], estimate: Callable[[Values], Estimate]) -> Judged:
     images = min(values[key].shape[1] for key in contrast.weights)
     # Cells of costly networks may have attacked fewer of the test images: the first ones, in every cell.
     combined = sum(weight * values[key][:, :images] for key, weight in contrast.weights.items())
     assert isinstance(combined, np.ndarray), "a contrast has cells"
     # Weights that cancel do so up to rounding, and rounding without variance would be significant.
     combined = combined.round(9)
-    estimate = paired_estimate(combined)
+    mean = estimate(combined)
     if contrast.within is None:
-        claimed, opposite = estimate.p_above(contrast.above), estimate.p_below(contrast.above)
+        claimed, opposite = mean.p_above(contrast.above), mean.p_below(contrast.above)
     else:
         # Two one-sided tests (Schuirmann, 1987); twice the smaller one for the two directions of the opposite.
-        claimed = max(estimate.p_above(-contrast.within), estimate.p_below(contrast.within))
-        opposite = min(1.0, 2 * min(estimate.p_above(contrast.within), estimate.p_below(-contrast.within)))
-    return Judged(contrast, float(combined.mean()), estimate, claimed, opposite)
+        claimed = max(mean.p_above(-contrast.within), mean.p_below(contrast.within))
+        opposite = min(1.0, 2 * min(mean.p_above(contrast.within), mean.p_below(-contrast.within)))
+    return Judged(contrast, float(combined.mean()), mean, claimed, opposite)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from splitaudit.evaluation.statistics import paired_estimate
+from splitaudit.evaluation.statistics import mean_estimate, paired_estimate
 from splitaudit.experiments.reproduction.judging import Values, Verdict
 from splitaudit.experiments.reproduction.published import Quantity
 
@@ -30,9 +30,14 @@ class Figure(_Part):
     ci95: tuple[float, float]
 
     @classmethod
-    def over(cls, values: Values) -> "Figure":
-        """The mean of values (seeds, images)."""
+    def of_counts(cls, values: Values) -> "Figure":
+        """The mean of what was counted on images, (seeds, images): 100, 0 or -100."""
         return cls(value=float(values.mean()), ci95=paired_estimate(values).ci95)
+
+    @classmethod
+    def of_quantities(cls, values: Values) -> "Figure":
+        """The mean of a quantity that every image has, (seeds, images)."""
+        return cls(value=float(values.mean()), ci95=mean_estimate(values).ci95)
 
 
 class CellResult(_Part):

@@ -104,7 +104,7 @@ def _correlations(config: RunConfig, target: Target, clean: Clean, alpha: float)
                     perturbations=family,
                     images=len(per_image),
                     each=DRAWS,
-                    per_image=Figure.over(per_image[None]),
+                    per_image=Figure.of_quantities(per_image[None]),
                     positive=100 * float((per_image > 0).mean()),
                     pooled=trail.pooled(),
                 )
@@ -168,7 +168,7 @@ def gradient_rows(alpha: float, theory: TargetTheory) -> list[GradientResult]:
             alpha=alpha,
             shadow=each.shadow,
             at=each.at,
-            **{name: Figure.over(np.array([getattr(each, name)])) for name in LIKENESSES},
+            **{name: Figure.of_quantities(np.array([getattr(each, name)])) for name in LIKENESSES},
         )
         for each in theory.derivatives
     ]
