@@ -87,6 +87,8 @@ def _show_plan(console: Console, plan: "Plan", threads: int, workers: int) -> No
     say(f"{plan.trainings} distinct trainings, {len(plan.cells)} audits:")
     for cell in plan.cells.values():
         say(f"  {cell.config.training_fingerprint()}  {cell.name}")
+    if sum(cell.config.adversary.alpha == 0 for cell in plan.cells.values()) > len(plan.seeds):
+        say("At alpha = 0 all sources have the same target, but each has a shadow that learns beside it.")
     passes, seconds = estimate(plan, threads)
     for network, each in passes.items():
         step, forward = (1000 * value for value in (each.step, each.forward))
