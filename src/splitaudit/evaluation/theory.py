@@ -183,12 +183,16 @@ def bound(true: Function, imitation: Function, x: Tensor, seed: int) -> Bound:
 
 def spectral_norm(function: Function, x: Tensor, generator: torch.Generator, steps: int = 20) -> Tensor:
     """Of the function's Jacobian at each image (N,), by power iteration: from below."""
+    pixels = x.detach().requires_grad_()
+    out = function(pixels)
+    # Forward mode by two backward passes: J'v is linear in v, so its gradient along a direction is J times that.
+    dummy = torch.zeros_like(out, requires_grad=True)
+    (pulled,) = torch.autograd.grad(out, pixels, dummy, create_graph=True)
     direction = torch.randn(x.shape, generator=generator).to(x)
-    pull = torch.func.vjp(function, x)[1]
     for _ in range(steps):
-        pushed = torch.func.jvp(function, (x,), (_unit(direction),))[1]
-        (direction,) = pull(pushed)
-    squared: Tensor = direction.detach().flatten(1).norm(dim=1)
+        (pushed,) = torch.autograd.grad(pulled, dummy, _unit(direction), retain_graph=True)
+        (direction,) = torch.autograd.grad(out, pixels, pushed, retain_graph=True)
+    squared: Tensor = direction.flatten(1).norm(dim=1)
     return squared.sqrt()
 
 
