@@ -11,6 +11,7 @@ from rich.table import Table
 
 from splitaudit import cli_deployment, cli_sweeps
 from splitaudit.cli_common import resumable
+from splitaudit.cli_reproduce import reproduce
 from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
 from splitaudit.errors import ConfigError, SplitAuditError
 
@@ -76,6 +77,7 @@ def attack(
 
 app.command()(cli_sweeps.sweep)
 app.command()(cli_sweeps.table)
+app.command()(reproduce)
 
 
 @app.command()

@@ -34,7 +34,7 @@ def sweep(
     read = read_grid(grid)
     cells = make_cells(read, here=ray in {None, "local"} and not slurm)
     folder = SweepFolder(out)
-    executor = _executor(out, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus, options=slurm_set)
+    executor = make_executor(out, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus, options=slurm_set)
     folder.take(read, cells)
     with resumable():
         finished = run_sweep(cells, store or folder.store, executor, Reporter())
@@ -69,9 +69,10 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _executor(
+def make_executor(
     out: Path, workers: int | None, ray: str | None, *, slurm: bool, cpus: int, gpus: float, options: list[str]
 ) -> "Executor":
+    """Where a command computes. Raises ConfigError for more than one place, and for an extra that is not installed."""
     from splitaudit.experiments.executors import LocalProcesses
 
     if sum((workers is not None, ray is not None, slurm)) > 1:

@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from splitaudit.evaluation.statistics import mcnemar_p, over_seeds, paired_drop_interval, wilson_interval
+from splitaudit.evaluation.statistics import (
+    mcnemar_p,
+    mean_estimate,
+    over_seeds,
+    paired_drop_interval,
+    paired_estimate,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +95,56 @@ def test_over_seeds_by_hand() -> None:
     assert summary.seeds_ci95[1] - 50 == pytest.approx(4.3027 * 25 / 3**0.5, rel=1e-4)
     with pytest.raises(ValueError, match="two of each"):
         over_seeds(values[:1])
+
+
+def outcomes(lost: int, gained: int, n: int) -> np.ndarray:
+    """Per-image differences (1, n)."""
+    values = np.zeros((1, n))
+    values[0, :lost], values[0, n - gained :] = 100, -100
+    return values
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(30, 5), (3, 0), (400, 20)])
+def test_paired_estimate_is_the_interval_of_paired_drops(lost: int, gained: int) -> None:
+    """Two images more, one each way, are what Bonett & Price add; Student's t and n - 1 make it a little wider."""
+    estimate = paired_estimate(outcomes(lost, gained, 1000))
+    assert estimate.ci95 == pytest.approx(paired_drop_interval(lost, gained, 1000), rel=0.005, abs=0.005)
+
+
+def test_paired_estimate_p_values() -> None:
+    """They agree with the interval, turn with the sign, and say nothing where nothing differs."""
+    estimate = paired_estimate(outcomes(30, 5, 100))
+    assert estimate.p_above() < 0.001 < estimate.p_below()
+    assert estimate.p_above(estimate.ci95[0]) == pytest.approx(0.025)
+    assert estimate.p_below(estimate.ci95[1]) == pytest.approx(0.025)
+    opposite = paired_estimate(-outcomes(30, 5, 100))
+    assert opposite.p_below() == pytest.approx(estimate.p_above())
+    nothing = paired_estimate(np.zeros((1, 50)))
+    assert nothing.p_above() == nothing.p_below() == 1
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_paired_estimate_rarely_errs(seeds: int) -> None:
+    """One-sided p-values below 5% come up at most so often where there is no difference, for rare events too."""
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.3):
+        first, second = (100.0 * (rng.random((600, seeds, 150)) < share) for _ in range(2))
+        small = [paired_estimate(values).p_above() <= 0.05 for values in first - second]
+        assert np.mean(small) <= 0.065
+
+
+def test_paired_estimate_over_seeds_counts_them() -> None:
+    """Where trainings differ and images do not, more images do not help."""
+    by_seed = np.array([10.0, 20.0, 30.0])
+    few, many = (paired_estimate(np.repeat(by_seed[:, None], n, axis=1)) for n in (50, 5000))
+    assert many.error == pytest.approx(by_seed.std(ddof=1) / 3**0.5, rel=0.05)
+    assert few.error == pytest.approx(many.error, rel=0.2)
+
+
+def test_mean_estimate_is_that_of_a_textbook() -> None:
+    values = np.random.default_rng(0).normal(0.9, 0.01, (1, 16))
+    estimate = mean_estimate(values)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.p_above(0.89) == pytest.approx(ttest_1samp(values[0], 0.89, alternative="greater").pvalue)
+    with pytest.raises(ValueError, match="two"):
+        mean_estimate(values[:, :1])

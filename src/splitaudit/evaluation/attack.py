@@ -127,19 +127,13 @@ def make_attack(name: str, config: RunConfig, target: Target, budget: Budget) ->
         title=recipe.title if pixels else f"{recipe.title}, {surrogate.title}",
         knowledge=surrogate.knowledge,
         function=surrogate.logits(target) if recipe.needs_labels else surrogate.features(target, layers),
-        recipe=_configured(recipe, config),
+        recipe=configured(recipe, config),
         budget=budget,
     )
 
 
-def _parts(name: str) -> tuple[str, list[str], str]:
-    """The recipe, the modifiers and the surrogate as a name has them; no surrogate is ''."""
-    changed, _, surrogate = name.partition("@")
-    recipe, *modifiers = changed.split("+")
-    return recipe, modifiers, surrogate
-
-
-def _configured(recipe: Recipe, config: RunConfig) -> Recipe:
+def configured(recipe: Recipe, config: RunConfig) -> Recipe:
+    """The recipe with the steps that the `attack` and `evaluation` sections of a resolved config leave to it."""
     if recipe.name.partition("+")[0].removesuffix(_LABEL_FREE) == "pgd":
         return replace(recipe, steps=config.evaluation.pgd_steps, restarts=config.evaluation.pgd_restarts)
     settings = config.attack
@@ -152,6 +146,13 @@ def _configured(recipe: Recipe, config: RunConfig) -> Recipe:
         start=STARTS[settings.start],
         update=settings.update,
     )
+
+
+def _parts(name: str) -> tuple[str, list[str], str]:
+    """The recipe, the modifiers and the surrogate as a name has them; no surrogate is ''."""
+    changed, _, surrogate = name.partition("@")
+    recipe, *modifiers = changed.split("+")
+    return recipe, modifiers, surrogate
 
 
 def _default_surrogate(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ Oracles all: they take the clients' layers. They explain an attack's success, an
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,6 +24,40 @@ DIRECTIONS = 8
 """Of the pixels, that make up a top subspace."""
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """What random probes tell of a function's Jacobian at N images."""
+
+    vjp: Tensor
+    """(N, PROBES, pixels): pixel gradients of random functionals of the features."""
+    jvp: Tensor
+    """(N, PROBES, D): changes of the features along random changes of the pixels."""
+
+    def likeness(self, other: "Sketch") -> "Likeness":
+        """How like the other's Jacobian it is, if both were sketched with the same probes."""
+        return Likeness(
+            vjp_cosine=F.cosine_similarity(self.vjp, other.vjp, dim=2).mean(1),
+            jvp_cosine=F.cosine_similarity(self.jvp, other.jvp, dim=2).mean(1),
+            subspace_overlap=_overlap(self.vjp, other.vjp),
+        )
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Of two Jacobians at each of N images; see `Diagnosis`."""
+
+    vjp_cosine: Tensor
+    jvp_cosine: Tensor
+    subspace_overlap: Tensor
+
+
+def sketch(function: Callable[[Tensor], Tensor], x: Tensor, seed: int) -> Sketch:
+    """Probe the Jacobian of `function` at images (N, C, H, W); with the same seed, by the same probes."""
+    with torch.no_grad():
+        features = function(x)
+    return Sketch(*_jacobian(function, x, *_probes(x, features, seed)))
+
+
 def diagnose(target: Target, clean: Clean, batch_size: int, seed: int) -> list[Diagnosis]:
     """Of each kind of shadow layers that the server has, in float32."""
     shadows: list[tuple[Literal["untrained", "shadow", "aligned"], nn.Module | None]] = [
@@ -31,8 +66,7 @@ def diagnose(target: Target, clean: Clean, batch_size: int, seed: int) -> list[D
         ("aligned", target.aligned),
     ]
     few = clean.images[:IMAGES]
-    probes = _probes(few, clean.features[:IMAGES], seed)
-    truth = _jacobian(target.features, few, *probes)
+    truth = sketch(target.features, few, seed)
     found = []
     for name, shadow in shadows:
         if shadow is None:
@@ -40,16 +74,16 @@ def diagnose(target: Target, clean: Clean, batch_size: int, seed: int) -> list[D
         imitation = _through(shadow, target.model.F2)
         features = in_batches(imitation, clean.images, batch_size).flatten(1)
         true = clean.features.flatten(1)
-        vjp, jvp = _jacobian(imitation, few, *probes)
+        like = sketch(imitation, few, seed).likeness(truth)
         found.append(
             Diagnosis(
                 shadow=name,
                 n=len(true),
                 relative_distance=float(((features - true).norm(dim=1) / true.norm(dim=1).clamp_min(1e-12)).mean()),
                 cosine=float(F.cosine_similarity(features, true, dim=1).mean()),
-                vjp_cosine=float(F.cosine_similarity(vjp, truth[0], dim=2).mean()),
-                jvp_cosine=float(F.cosine_similarity(jvp, truth[1], dim=2).mean()),
-                subspace_overlap=float(_overlap(vjp, truth[0]).mean()),
+                vjp_cosine=float(like.vjp_cosine.mean()),
+                jvp_cosine=float(like.jvp_cosine.mean()),
+                subspace_overlap=float(like.subspace_overlap.mean()),
             )
         )
     return found

@@ -1,0 +1,97 @@
+"""The command that computes the paper's tables anew."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from splitaudit.cli_common import resumable
+from splitaudit.cli_sweeps import make_executor
+from splitaudit.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from splitaudit.experiments.reproduction.plan import Plan
+
+TABLES = tuple(f"table{number}" for number in range(1, 7))
+WHAT = (*TABLES, "theory", "all")
+
+
+def reproduce(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="table1 ... table6, theory (section 4.3), or all.")],
+    profile: Annotated[str, typer.Option(help="paper (section 5.1, for a GPU), cpu (hours) or smoke (a test).")],
+    out: Annotated[Path | None, typer.Option(help="Folder; by default runs/reproduce-<profile>.")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting of every run; repeatable.")
+    ] = [],  # noqa: B006 (Typer copies it)
+    seeds: Annotated[int, typer.Option(min=1, help="Train everything with so many seeds.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be computed, and how long.")] = False,
+    into: Annotated[Path | None, typer.Option(metavar="FILE", help="Put the results into this document, too.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="On a Ray cluster, or `local`.")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="As Slurm jobs.")] = False,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of each run on Ray or Slurm.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each run on Ray or Slurm.")] = 0,
+) -> None:
+    """Compute the paper's tables anew, beside its values, and judge its claims. The same command resumes."""
+    from splitaudit.experiments.progress import Reporter
+    from splitaudit.experiments.reproduction import reproduce as computing
+    from splitaudit.experiments.reproduction.plan import make_plan
+    from splitaudit.experiments.reproduction.profiles import PROFILES
+    from splitaudit.experiments.reproduction.sheets import document, sentences, sheets
+    from splitaudit.experiments.reproduction.text import insert, print_to
+    from splitaudit.experiments.store import write_whole
+
+    if what not in WHAT:
+        raise ConfigError(unknown_name("table", what, WHAT))
+    if profile not in PROFILES:
+        raise ConfigError(unknown_name("profile", profile, PROFILES))
+    tables = TABLES if what == "all" else tuple(table for table in TABLES if table == what)
+    plan = make_plan(PROFILES[profile], tables, theory=what in ("theory", "all"), seeds=seeds, overrides=set_)
+    folder = out or Path("runs") / f"reproduce-{profile}"
+    executor = make_executor(folder, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus, options=[])
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if dry_run:
+        _show_plan(console, plan, executor.threads, workers or 1)
+        return
+    text = None if into is None else computing.read_document(into)
+    name = "reproduction" if what == "all" else what
+    with resumable():
+        found = computing.reproduce(plan, name, folder, executor, Reporter())
+    for sentence in sentences(found):
+        console.print(sentence, highlight=False, markup=False)
+    for sheet in sheets(found):
+        print_to(console, sheet)
+    if into is not None and text is not None:
+        write_whole(into, insert(text, document(found)).encode())
+    typer.echo(f"results: {folder / name}.md and {name}.json; the runs: {folder / 'runs'}")
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def _show_plan(console: Console, plan: "Plan", threads: int, workers: int) -> None:
+    from splitaudit.experiments.reproduction.estimate import estimate
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    profile = plan.profile
+    say(f"Profile {profile.name}: {profile.title}.")
+    for what, sentences in (("Scaled", profile.scaled), ("Substituted", profile.substituted)):
+        for sentence in sentences:
+            say(f"{what}: {sentence}")
+    for table in plan.tables:
+        measured, left_out = (sum(key.table == table for key in keys) for keys in (plan.keys, plan.left_out))
+        say(f"{table}: {measured} cells" + (f", {left_out} left out" if left_out else ""))
+    say(f"{plan.trainings} distinct trainings, {len(plan.cells)} audits:")
+    for cell in plan.cells.values():
+        say(f"  {cell.config.training_fingerprint()}  {cell.name}")
+    if sum(cell.config.adversary.alpha == 0 for cell in plan.cells.values()) > len(plan.seeds):
+        say("At alpha = 0 all sources have the same target, but each has a shadow that learns beside it.")
+    passes, seconds = estimate(plan, threads)
+    for network, each in passes.items():
+        step, forward = (1000 * value for value in (each.step, each.forward))
+        say(f"{network}: {step:.2f} ms a training image, {forward:.2f} ms a classified one ({threads} threads)")
+    training, auditing = (value / workers / 3600 for value in (seconds.training, seconds.auditing))
+    say(f"About {training + auditing:.1f} hours, {training:.1f} of them of training; workers: {workers}.")

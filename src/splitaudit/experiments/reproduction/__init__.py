@@ -1,0 +1,1 @@
+"""The paper's tables, trained and attacked anew: its values, the plan, the claims, and the comparison."""

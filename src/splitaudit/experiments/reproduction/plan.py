@@ -1,0 +1,102 @@
+"""What a reproduction computes: the cells of the tables asked for, and each distinct training behind them once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitaudit.experiments.reproduction.profiles import Profile
+from splitaudit.experiments.reproduction.settings import Key, Setting, keys_of, setting_of
+from splitaudit.experiments.sweep import Cell
+
+TRANSFER_ATTACKS = ("vmi-fgsm", "s2i-fgsm")
+"""Table 2's baselines, VR and SSA."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """One audit that a cell of a table rests on."""
+
+    setting: Setting
+    attacks: tuple[str, ...] = ()
+    """Besides the anchors, SLADV among them."""
+    beside: bool = False
+    """Whether with the profile's second kind of perturbation."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a reproduction, each with everything that it needs."""
+
+    profile: Profile
+    tables: tuple[str, ...]
+    keys: tuple[Key, ...]
+    """The paper's cells that are measured."""
+    left_out: tuple[Key, ...]
+    """Those that the profile has no images or no room for."""
+    seeds: tuple[int, ...]
+    theory: tuple[Need, ...]
+    """The audits whose targets section 4.3 is looked at with; none if it was not asked for."""
+    cells: dict[tuple[Need, int], Cell]
+    """By what is needed, and seed."""
+
+    @property
+    def trainings(self) -> int:
+        """How many distinct ones there are, the proxies of Table 2 not counted.
+
+        At alpha = 0 every source has the same target, but a shadow of its own learns beside it: it is trained for each.
+        """
+        return len({cell.config.training_fingerprint() for cell in self.cells.values()})
+
+    @property
+    def beside(self) -> list[Need]:
+        """What is measured with the second kind of perturbation."""
+        return list(dict.fromkeys(need for need, _ in self.cells if need.beside))
+
+
+def need_of(key: Key) -> Need:
+    """The audit behind a cell of a table."""
+    setting, attack = setting_of(key)
+    return Need(setting, TRANSFER_ATTACKS if attack in TRANSFER_ATTACKS else ())
+
+
+def make_plan(
+    profile: Profile, tables: Sequence[str], *, theory: bool, seeds: int = 1, overrides: Sequence[str] = ()
+) -> Plan:
+    """Plan `tables`, and section 4.3 if asked for. Raises ConfigError for invalid `overrides` (`a.b=value`)."""
+    every = [key for table in tables for key in keys_of(table)]
+    keys = [key for key in every if profile.covers(setting_of(key)[0])]
+    looked_at = _theory_needs(profile) if theory else ()
+    needs = [*map(need_of, keys), *looked_at]
+    if profile.beside and "table1" in tables:
+        needs += [Need(Setting(source), beside=True) for source in profile.sources]
+    cells = {}
+    for need in dict.fromkeys(needs):
+        for seed in range(seeds):
+            config = profile.config(
+                need.setting, seed=seed, overrides=overrides, transfer=bool(need.attacks), beside=need.beside
+            )
+            cells[need, seed] = Cell(config, need.attacks, _labels(need, seed))
+    return Plan(
+        profile=profile,
+        tables=tuple(tables),
+        keys=tuple(keys),
+        left_out=tuple(key for key in every if key not in set(keys)),
+        seeds=tuple(range(seeds)),
+        theory=looked_at,
+        cells=cells,
+    )
+
+
+def _theory_needs(profile: Profile) -> tuple[Need, ...]:
+    """The audits that section 4.3 is looked at with: one source, every alpha; they are Table 3's."""
+    needs = [need_of(key) for key in keys_of("table3") if key.column == profile.theory]
+    return tuple(need for need in needs if profile.covers(need.setting))
+
+
+def _labels(need: Need, seed: int) -> dict[str, object]:
+    """What tells a cell from the others, for people."""
+    labels = {name: value for name, value in vars(need.setting).items() if value != getattr(Setting, name, None)}
+    if need.attacks:
+        labels["attacks"] = " ".join(need.attacks)
+    if need.beside:
+        labels["perturbation"] = "second"
+    return labels | ({"seed": seed} if seed else {})
