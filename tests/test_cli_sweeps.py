@@ -17,7 +17,7 @@ SETTINGS = {key: yaml.safe_load(value) for key, _, value in (override.partition(
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder in which sweeps are computed in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli_sweeps, "_executor", lambda *_args, **_options: Here())
+    monkeypatch.setattr(cli_sweeps, "make_executor", lambda *_args, **_options: Here())
     return tmp_path
 
 
