@@ -18,9 +18,9 @@ from torch import fx
 from benchmarks.judge import Judge
 from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
 from splitaudit.adversary import own_runtime
+from splitaudit.adversary.alignment.align import STRETCH
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.fitting import Fit
-from splitaudit.adversary.alignment.shadow import initial_shadow
 from splitaudit.experiments.store import RunFolder
 
 OBJECTIVES: Mapping[str, Mapping[str, float]] = {
@@ -46,6 +46,8 @@ class Row:
     objectives: str
     steps: int
     score: float
+    true_score: float
+    """Of the clients' own layers: an oracle. What scores no worse, the server cannot tell from them."""
     seconds: float
     drop: float
     true_input: float
@@ -63,13 +65,16 @@ def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: i
     evidence = Evidence(parts.adversary.recording, parts.model.F2, images, config.stages, own)
     judge = Judge(passive, judged)
     true_input, noise = judge.drop("sladv-true-input"), judge.drop("noise")
+    true_score = evidence.score(parts.model.F1)
     rows = []
     for shape in shapes:
         for name in objectives:
             settings = config.model_copy(update={"objectives": OBJECTIVES[name]})
-            fit = Fit(shape, initial_shadow(shape, evidence), settings, evidence, None)
-            while fit.steps < steps and not fit.settled:
-                fit.advance_to(fit.steps + 50)
+            fit = Fit(shape, settings, evidence, None)
+            for done in range(STRETCH, steps + 1, STRETCH):
+                fit.advance_to(done)
+                if fit.settled:
+                    break
             likeness = judge.likeness(fit.shadow)
             rows.append(
                 Row(
@@ -78,8 +83,9 @@ def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: i
                     source=passive.config.attacker.source,
                     shape=shape,
                     objectives=name,
-                    steps=fit.steps,
+                    steps=max(fit.scores),
                     score=fit.best,
+                    true_score=true_score,
                     seconds=fit.seconds,
                     drop=judge.aligned(fit.shadow),
                     true_input=true_input,

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from splitaudit.evaluation.result import AttackResult, Knowledge
 from splitaudit.report.comparison import ComparedRun
-from splitaudit.report.figures import Figure, axis, layout
+from splitaudit.report.figures import Figure, drops_layout
 from splitaudit.report.ladder import GAP, TEXT_LINE
 from splitaudit.report.levels import ROLES, caption
 from splitaudit.report.numbers import decimal, interval
@@ -62,18 +62,13 @@ def comparison_figure(runs: Sequence[ComparedRun]) -> Figure:
     margin = 0.02 * (high - low)
     return {
         "data": [trace for name in MARKS if (trace := _marks(name, rows))["x"]],
-        "layout": layout(
-            height=height + MARGINS["t"] + MARGINS["b"],
-            margin=MARGINS,
+        "layout": drops_layout(
+            height,
+            MARGINS,
+            low - margin,
+            high + margin,
+            grid=True,
             hovermode="closest",
-            xaxis=axis(
-                title={"text": "Accuracy drop, percentage points", "standoff": 8},
-                range=[low - margin, high + margin],
-                showgrid=True,
-                ticks="outside",
-                tickcolor="var(--ink-soft)",
-            ),
-            yaxis=axis(title={}, visible=False, range=[height, 0]),
             shapes=[shape for row in rows for shape in _shapes(row)],
             annotations=[note for row in rows for note in _texts(row)],
         ),

@@ -104,6 +104,32 @@ def layout(**settings: Any) -> Figure:
     }
 
 
+def drops_layout(
+    height: int,
+    margin: Figure,
+    low: float,
+    high: float,
+    *,
+    unit: str = "percentage points",
+    grid: bool = False,
+    **settings: Any,
+) -> Figure:
+    """Of a chart with rows below one another, `height` pixels of them in all, and accuracy drops along x."""
+    return layout(
+        height=height + margin["t"] + margin["b"],
+        margin=margin,
+        xaxis=axis(
+            title={"text": f"Accuracy drop, {unit}", "standoff": 8},
+            range=[low, high],
+            showgrid=grid,
+            ticks="outside",
+            tickcolor="var(--ink-soft)",
+        ),
+        yaxis=axis(title={}, visible=False, range=[height, 0]),
+        **settings,
+    )
+
+
 def axis(title: Figure, **settings: Any) -> Figure:
     """An axis with its title, past which a finger scrolls the page instead of zooming the chart."""
     return {

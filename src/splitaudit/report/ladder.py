@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import get_args
 
 from splitaudit.evaluation.result import AttackResult, Knowledge
-from splitaudit.report.figures import Figure, axis, layout
+from splitaudit.report.figures import Figure, drops_layout
 from splitaudit.report.levels import ROLES, caption, is_floor, worst_of_server
 from splitaudit.report.numbers import decimal, interval
 
@@ -51,17 +51,12 @@ def ladder_figure(attacks: Sequence[AttackResult], everything: Sequence[AttackRe
             _bars(knowledge, [rung for rung in rungs if rung.attack.knowledge == knowledge], worst)
             for knowledge in get_args(Knowledge)
         ],
-        "layout": layout(
-            height=height + MARGINS["t"] + MARGINS["b"],
-            margin=MARGINS,
-            xaxis=axis(
-                title={"text": "Accuracy drop, percentage points, 95% interval", "standoff": 8},
-                range=[low - 0.01 * (high - low), high],
-                showgrid=False,
-                ticks="outside",
-                tickcolor="var(--ink-soft)",
-            ),
-            yaxis=axis(title={}, visible=False, range=[height, 0]),
+        "layout": drops_layout(
+            height,
+            MARGINS,
+            low - 0.01 * (high - low),
+            high,
+            unit="percentage points, 95% interval",
             shapes=[shape for rung in rungs for shape in (*_floors(rung, floors), _zero(rung))],
             annotations=[note for rung in rungs for note in _texts(rung)],
         ),

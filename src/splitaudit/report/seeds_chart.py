@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from splitaudit.evaluation.seeds import AttackOverSeeds
-from splitaudit.report.figures import Figure, axis, layout
+from splitaudit.report.figures import Figure, drops_layout
 from splitaudit.report.ladder import GAP, LETTERS, MARGINS, TEXT_LINE
 from splitaudit.report.numbers import decimal, interval
 
@@ -42,18 +42,12 @@ def seeds_figure(attacks: Sequence[AttackOverSeeds], titles: Mapping[str, str], 
     margin = 0.02 * (high - low)
     return {
         "data": [trace for row in rows for trace in (_dots(row, seeds), *_intervals(row))],
-        "layout": layout(
-            height=height + MARGINS["t"] + MARGINS["b"],
-            margin=MARGINS,
+        "layout": drops_layout(
+            height,
+            MARGINS,
+            low - margin,
+            high + margin,
             hovermode="closest",
-            xaxis=axis(
-                title={"text": "Accuracy drop, percentage points", "standoff": 8},
-                range=[low - margin, high + margin],
-                showgrid=False,
-                ticks="outside",
-                tickcolor="var(--ink-soft)",
-            ),
-            yaxis=axis(title={}, visible=False, range=[height, 0]),
             shapes=[_zero(row) for row in rows],
             annotations=[note for row in rows for note in _texts(row, high)],
         ),
