@@ -343,16 +343,20 @@ class RunConfig(_Section):
 
     def fingerprint(self) -> str:
         """A hash of every setting that tells one run from another."""
-        return _hash(self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN))
+        return _hash(self._settings())
 
     def training_fingerprint(self) -> str:
         """A hash of every setting that the trained model and what its server recorded depend on; of a resolved config.
 
         Two configs that share it share their training. A server that trains no shadow needs its images afterwards only.
         """
-        settings = self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN)
+        settings = self._settings()
         later = (*_AFTER_THE_TRAINING, *(() if self.adversary.trains_shadow else ("attacker",)))
         return _hash({name: section for name, section in settings.items() if name not in later})
+
+    def _settings(self) -> dict[str, Any]:
+        """What is set. What is left out has no part in it, so that a new option leaves old runs what they were."""
+        return self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN, exclude_none=True)
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
