@@ -32,6 +32,8 @@ OBJECTIVES: Mapping[str, Mapping[str, float]] = {
     "moments+neighbours": {"moments": 1.0, "neighbours": 1.0},
     "moments+mmd": {"moments": 1.0, "mmd": 1.0},
     "moments+discriminator": {"moments": 1.0, "discriminator": 1.0},
+    "translation": {"translation": 1.0},
+    "moments+translation": {"moments": 0.1, "translation": 1.0},
 }
 
 
@@ -103,9 +105,9 @@ def main() -> None:
     parser = common_options(__doc__)
     parser.add_argument("--depths", nargs="+", default=["depth2", "depth3", "depth4"])
     parser.add_argument("--sources", nargs="+", default=["tiny-imagenet"])
-    parser.add_argument("--shapes", nargs="+", default=["residual", "residual-5x5", "multi"])
+    parser.add_argument("--shapes", nargs="+", default=["residual-5x5", "multi", "resnet"])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES))
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--judged", type=int, default=500, help="test images that are attacked")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

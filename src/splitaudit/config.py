@@ -154,25 +154,28 @@ class AdversaryConfig(_Section):
         return self.kind == "sladv" or (self.kind == "aligned" and self.alpha != 0)
 
 
-AlignmentObjective = Literal["moments", "neighbours", "batch_norm", "mmd", "discriminator"]
-Candidate = Literal["linear", "single", "single-5x5", "residual", "residual-5x5", "plain", "multi"]
+AlignmentObjective = Literal["moments", "neighbours", "batch_norm", "mmd", "discriminator", "translation"]
+Candidate = Literal["linear", "single", "single-5x5", "residual", "residual-5x5", "plain", "multi", "resnet"]
 
 
 class AlignmentConfig(_Section):
     """The aligned shadow: fitted after the training to what the server recorded, whatever it did in between."""
 
-    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = ("linear", "residual", "residual-5x5", "multi")
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = ("linear", "residual-5x5", "multi", "resnet")
     """Shapes that the clients' input layers might have. `linear` is solved for and taken if it explains the recording;
     the others are fitted, the worse half dropped again and again."""
-    objectives: Annotated[dict[AlignmentObjective, PositiveFloat], Field(min_length=1)] = {"moments": 1.0}
+    objectives: Annotated[dict[AlignmentObjective, PositiveFloat], Field(min_length=1)] = {
+        "moments": 0.1,
+        "translation": 1.0,
+    }
     """What a fit minimises, with weights."""
     stages: PositiveInt = 4
     """After how many stages of the server layers features are compared, besides the cut."""
-    steps: PositiveInt = 400
+    steps: PositiveInt = 600
     """At most so many for the candidate that is fitted longest; a fit stops when its held-out score does not
     improve."""
     batch_size: int = Field(128, ge=4)
-    learning_rate: PositiveFloat = 0.003
+    learning_rate: PositiveFloat = 0.002
 
 
 class AttackConfig(_Section):

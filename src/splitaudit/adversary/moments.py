@@ -34,6 +34,12 @@ class Moments:
         """The covariance (C, C) in units of the deviations."""
         return self.covariance / torch.outer(self.deviation, self.deviation)
 
+    def standardized(self, features: Tensor) -> Tensor:
+        """Features (N, C, ...) in float32, each channel about its mean and in its deviation."""
+        shape = (1, -1, *(1 for _ in features.shape[2:]))
+        standardized: Tensor = (features.float() - self.mean.view(shape)) / self.deviation.view(shape)
+        return standardized
+
     def distance(self, other: "Moments") -> tuple[Tensor, Tensor]:
         """How far the means and the covariances are apart, in deviations of this one's channels.
 

@@ -44,7 +44,8 @@ def shadow_body(shape: str, image_shape: tuple[int, ...], cut_shape: tuple[int, 
     """A fresh network from standardised images (N, *image_shape) to activations (N, *cut_shape).
 
     `shape` is one of `build_shadow`'s, or one that `alignment.candidates` has besides: `single-5x5` and `residual-5x5`
-    with larger kernels, `plain`, which is `residual` without its skip connection.
+    with larger kernels, `plain`, which is `residual` without its skip connection, `resnet`, whose layers are those of
+    the usual ResNets.
     """
     if shape == "none":
         return _Repeat(cut_shape)
@@ -63,6 +64,8 @@ def shadow_body(shape: str, image_shape: tuple[int, ...], cut_shape: tuple[int, 
         layers = nn.Sequential(
             _conv(image_shape[0], channels, stride, kernel), nn.ReLU(), _conv(channels, channels, 1, kernel)
         )
+    elif shape == "resnet":
+        layers = _resnet(image_shape[0], channels, stride)
     else:
         layers = _residual_blocks(image_shape[0], channels, stride, blocks)
     with torch.no_grad():
@@ -118,6 +121,54 @@ def _residual_blocks(inputs: int, outputs: int, stride: int, blocks: int) -> nn.
         layers.append(_Block(width, following, 2 if halves else 1))
         width = following
     return nn.Sequential(*layers)
+
+
+class _BasicBlock(nn.Module):
+    """The basic residual block of He et al. (2016), at one width and resolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            _conv(channels, channels, 1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            _conv(channels, channels, 1),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.residual(x))
+
+
+def _resnet(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """A stem, a strided convolution for each halving, a residual block, and a linear layer: a cut may be anywhere."""
+    halvings = int(math.log2(stride))
+    width = max(16, outputs >> halvings)
+    layers: list[nn.Module] = [_conv(inputs, width, 1), nn.BatchNorm2d(width), nn.ReLU()]
+    for _ in range(halvings):
+        following = min(outputs, 2 * width)
+        layers += [_conv(width, following, 2), nn.BatchNorm2d(following), nn.ReLU()]
+        width = following
+    return nn.Sequential(*layers, _BasicBlock(width), nn.Conv2d(width, outputs, 3, padding=1))
+
+
+def decoder_body(cut_shape: tuple[int, ...], image_shape: tuple[int, ...], *, width: int = 96) -> nn.Module:
+    """A fresh network back from activations (N, C, H, W) to standardised images (N, *image_shape).
+
+    Two convolutions at the cut's resolution, then one for each doubling (by sub-pixels; Shi et al., CVPR 2016).
+    """
+    layers: list[nn.Module] = []
+    channels = cut_shape[0]
+    for _ in range(2):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    for _ in range(int(math.log2(max(1, image_shape[1] // cut_shape[1])))):
+        following = max(24, channels // 2)
+        layers += [nn.Conv2d(channels, 4 * following, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()]
+        channels = following
+    layers += [nn.Conv2d(channels, image_shape[0], 3, padding=1)]
+    size = tuple(image_shape[1:])
+    return nn.Sequential(*layers, nn.Upsample(size, mode="bilinear"))
 
 
 class _Repeat(nn.Module):

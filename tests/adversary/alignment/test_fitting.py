@@ -65,7 +65,7 @@ def test_resumed_after_every_stretch_it_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_fit_improves_the_held_out_score_and_keeps_the_best(shape: str, evidence: Evidence) -> None:
-    fit = Fit(shape, AlignmentConfig(batch_size=32), evidence, None)
+    fit = Fit(shape, AlignmentConfig(batch_size=32, objectives={"moments": 1.0}), evidence, None)
     before = evidence.score(initial_shadow(shape, evidence).eval())
     for steps in (15, 30, 45, 60):
         fit.advance_to(steps)

@@ -4,12 +4,17 @@ Nothing here knows a label, a client's image or a client's layer: any server can
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
+from splitaudit.adversary.alignment.inverse import LinearInverse, linear_inverse
 from splitaudit.adversary.moments import Moments, RunningMoments
 from splitaudit.adversary.recorder import Recording
+from splitaudit.data import pixel_statistics
+from splitaudit.models import Normalize
 from splitaudit.models.stages import Stages
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
@@ -47,15 +52,27 @@ class Evidence:
         self._held = self._moments(recording.activations[judging])
         self._weights = [1.0, *(VECTOR_WEIGHT if features.dim() == 2 else 1.0 for features in self._sample()[1:])]
 
+    @cached_property
+    def inverse(self) -> LinearInverse:
+        """From standardised activations, which must be maps, to coarse pictures; made when first asked for."""
+        normalize = self.runtime.place(Normalize(*pixel_statistics(self.images)))
+        height, width = self.activations.shape[2:]
+        small = [
+            F.adaptive_avg_pool2d(normalize(self.runtime.pixels(batch)), (height, width))
+            for batch in self.images.split(BATCH)
+        ]
+        standardized = self.references[0].standardized(self.activations)
+        return linear_inverse(standardized, torch.cat(small), self.runtime.seed)
+
     def features(self, activations: Tensor) -> Features:
         """The activations (N, ...), and what the server layers make of them after each stage."""
         with self.runtime.autocast():
             return activations, *self._tapped(activations)
 
-    def imitate(self, shadow: nn.Module, images: Tensor) -> Tensor:
-        """The activations of images, uint8 (N, C, H, W), through shadow layers."""
+    def imitate(self, shadow: nn.Module, pixels: Tensor) -> Tensor:
+        """The activations of images (N, C, H, W), through shadow layers."""
         with self.runtime.autocast():
-            activations: Tensor = shadow(self.runtime.pixels(images))
+            activations: Tensor = shadow(pixels)
         return activations
 
     def total(self, distances: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -70,7 +87,8 @@ class Evidence:
 
         The distances of `Moments.distance` at the cut and after each stage, added; 0 for the same statistics.
         """
-        activations = torch.cat([self.imitate(shadow, batch) for batch in self._held_images.split(BATCH)])
+        held = self._held_images.split(BATCH)
+        activations = torch.cat([self.imitate(shadow, self.runtime.pixels(batch)) for batch in held])
         found = self._moments(activations)
         return float(self.total(held.distance(own) for held, own in zip(self._held, found, strict=True)))
 

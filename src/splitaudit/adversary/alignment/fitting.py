@@ -8,6 +8,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from splitaudit.adversary.alignment.evidence import Evidence
+from splitaudit.adversary.alignment.objective import Batch
 from splitaudit.adversary.alignment.objectives import OBJECTIVES
 from splitaudit.adversary.alignment.shadow import initial_shadow
 from splitaudit.config import AlignmentConfig
@@ -79,14 +80,22 @@ class Fit:
     def _step(self) -> None:
         images = self._evidence.images
         generator = derive_generator(self._evidence.runtime.seed, "alignment", self.shape, self._steps)
-        chosen = torch.randint(len(images), (self._config.batch_size,), generator=generator)
-        features = self._evidence.features(self._evidence.imitate(self._fitted, images[chosen]))
+        some = images[torch.randint(len(images), (self._config.batch_size,), generator=generator)]
+        pixels = [self._evidence.runtime.pixels(some)]
+        for objective in self._objectives.values():
+            pixels.append(objective.pictures(self._steps) if objective.pictures else pixels[0][:0])
+        activations = self._evidence.imitate(self._fitted, torch.cat(pixels))
+        own, *others = activations.split([len(drawn) for drawn in pixels])
+        features = self._evidence.features(own)
         losses = [
-            weight * self._objectives[name].loss(features, self._steps)
-            for name, weight in self._config.objectives.items()
+            objective.loss(Batch(self._steps, some, features, translated))
+            for objective, translated in zip(self._objectives.values(), others, strict=True)
         ]
+        # Statistics that are far off are so by orders of magnitude, and would drown the other objectives.
+        bounded = [loss / loss.detach().abs().clamp_min(1) for loss in losses]
+        weighted = [weight * loss for weight, loss in zip(self._config.objectives.values(), bounded, strict=True)]
         self._optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
+        torch.stack(weighted).sum().backward()
         self._optimizer.step()
         self._averaged.update_parameters(self._fitted)
         self._steps += 1

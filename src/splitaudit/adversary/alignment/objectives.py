@@ -1,38 +1,28 @@
 """What fitted shadow layers minimise: how unlike the recorded features theirs are.
 
-Each objective is made from the `Evidence` and called with the activations and stage features of a batch of the server's
-own images.
+Each objective is made from the `Evidence` and called for a `Batch` of the server's own images.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.adversary.alignment.evidence import BATCH, Evidence, Features
+from splitaudit.adversary.alignment.objective import Batch, Objective
+from splitaudit.adversary.alignment.translation import translation
 from splitaudit.adversary.moments import LEAST, Moments, channel_rows
 from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
 from splitaudit.models.stages import Stages
 from splitaudit.randomness import derive_generator, isolated_global_rng
 
 
-@dataclass(frozen=True)
-class Objective:
-    """A loss, and what it remembers from one step to the next."""
-
-    loss: Callable[[Features, int], Tensor]
-    """From a batch's features and the number of the step to a scalar."""
-    state: Callable[[], State] = dict
-    load_state: Callable[[State], None] = lambda _state: None
-
-
 def moments(evidence: Evidence) -> Objective:
     """Mean and covariance of the channels, at the cut and after each stage, without the noise of small batches."""
 
-    def objective(features: Features, _step: int) -> Tensor:
-        pairs = zip(evidence.references, features, strict=True)
+    def objective(batch: Batch) -> Tensor:
+        pairs = zip(evidence.references, batch.features, strict=True)
         return evidence.total(reference.batch_distance(found) for reference, found in pairs)
 
     return Objective(objective)
@@ -50,8 +40,8 @@ def neighbours(evidence: Evidence) -> Objective:
     sizes = torch.tensor([len(batch) for batch in batches]).to(evidence.activations.device) / len(evidence.activations)
     expected = [torch.einsum("n,n...->...", sizes, torch.stack(stage)) for stage in zip(*recorded, strict=True)]
 
-    def objective(features: Features, _step: int) -> Tensor:
-        halves = zip(*(tensor.tensor_split(2) for tensor in features), strict=True)
+    def objective(batch: Batch) -> Tensor:
+        halves = zip(*(tensor.tensor_split(2) for tensor in batch.features), strict=True)
         pairs = zip(*(_lagged(evidence, half) for half in halves), expected, strict=True)
         losses = [
             ((one - wanted) * (other - wanted)).sum((1, 2)).mean() / wanted.shape[-1] for one, other, wanted in pairs
@@ -69,10 +59,10 @@ def batch_norm(evidence: Evidence) -> Objective:
     """
     norms, watched = Stages(evidence.layers).tap_norms()
 
-    def objective(features: Features, _step: int) -> Tensor:
+    def objective(batch: Batch) -> Tensor:
         with evidence.runtime.autocast():
-            received = watched.eval()(features[0])
-        losses = [torch.zeros((), device=features[0].device)]
+            received = watched.eval()(batch.features[0])
+        losses = [torch.zeros((), device=batch.features[0].device)]
         for norm, value in zip(norms, received, strict=True):
             rows = value.float().transpose(0, 1).flatten(1)
             assert norm.running_mean is not None, "`tap_norms` gives those that keep them"
@@ -97,10 +87,12 @@ def mmd(evidence: Evidence) -> Objective:
     described = [_describe(reference, stage) for reference, stage in zip(evidence.references, recorded, strict=True)]
     medians = [torch.pdist(stage).square().median().clamp_min(LEAST) for stage in described]
 
-    def objective(features: Features, step: int) -> Tensor:
-        generator = derive_generator(evidence.runtime.seed, "mmd", step)
+    def objective(batch: Batch) -> Tensor:
+        generator = derive_generator(evidence.runtime.seed, "mmd", batch.step)
         losses = []
-        for reference, theirs, median, stage in zip(evidence.references, described, medians, features, strict=True):
+        for reference, theirs, median, stage in zip(
+            evidence.references, described, medians, batch.features, strict=True
+        ):
             own = _describe(reference, stage)
             chosen = torch.randint(len(theirs), (len(own),), generator=generator)
             losses.append(_discrepancy(own, theirs[chosen], median))
@@ -120,12 +112,12 @@ def discriminator(evidence: Evidence) -> Objective:
 
     def verdict(activations: Tensor) -> Tensor:
         with evidence.runtime.autocast():
-            scores: Tensor = judge(_standardized(yardstick, activations))
+            scores: Tensor = judge(yardstick.standardized(activations))
         return scores.float()
 
-    def objective(features: Features, step: int) -> Tensor:
-        own = features[0]
-        generator = derive_generator(evidence.runtime.seed, "discriminator", step)
+    def objective(batch: Batch) -> Tensor:
+        own = batch.features[0]
+        generator = derive_generator(evidence.runtime.seed, "discriminator", batch.step)
         theirs = evidence.activations[torch.randint(len(evidence.activations), (len(own),), generator=generator)]
         loss = (verdict(theirs) - 1).square().mean() + verdict(own.detach()).square().mean()
         optimizer.zero_grad()
@@ -143,7 +135,7 @@ def discriminator(evidence: Evidence) -> Objective:
         judge.load_state_dict(part(state, "judge"))
         load_optimizer_state(optimizer, part(state, "optimizer"))
 
-    return Objective(objective, state, load_state)
+    return Objective(objective, state=state, load_state=load_state)
 
 
 OBJECTIVES: dict[str, Callable[[Evidence], Objective]] = {
@@ -152,13 +144,8 @@ OBJECTIVES: dict[str, Callable[[Evidence], Objective]] = {
     "batch_norm": batch_norm,
     "mmd": mmd,
     "discriminator": discriminator,
+    "translation": translation,
 }
-
-
-def _standardized(reference: Moments, features: Tensor) -> Tensor:
-    shape = (1, -1, *(1 for _ in features.shape[2:]))
-    standardized: Tensor = (features.float() - reference.mean.view(shape)) / reference.deviation.view(shape)
-    return standardized
 
 
 def _lagged(evidence: Evidence, features: Features) -> list[Tensor]:
@@ -167,7 +154,7 @@ def _lagged(evidence: Evidence, features: Features) -> list[Tensor]:
     for reference, stage in zip(evidence.references, features, strict=True):
         if stage.dim() != 4 or min(stage.shape[2:]) < 2:
             continue
-        maps = _standardized(reference, stage)
+        maps = reference.standardized(stage)
         above, below, left, right = maps[..., :-1, :], maps[..., 1:, :], maps[..., :-1], maps[..., 1:]
         pairs = [(above, below), (left, right), (above[..., :-1], below[..., 1:]), (above[..., 1:], below[..., :-1])]
         rows = [(channel_rows(one), channel_rows(other)) for one, other in pairs]
@@ -176,7 +163,7 @@ def _lagged(evidence: Evidence, features: Features) -> list[Tensor]:
 
 
 def _describe(reference: Moments, features: Tensor) -> Tensor:
-    standardized = _standardized(reference, features)
+    standardized = reference.standardized(features)
     return (F.adaptive_avg_pool2d(standardized, 4) if features.dim() == 4 else standardized).flatten(1)
 
 
