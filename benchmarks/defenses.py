@@ -1,10 +1,10 @@
-"""What clients can do about a passive server, and what a server can do that expects it: accuracy under attack before
-and after each defence, against the published, the aligned and the adaptive server, the true input layers and a white box.
+"""What clients can do about a passive server, and what a server can do that expects it: accuracy before and after each
+defence, under the published, the aligned and the adaptive server, through the true input layers, and in a white box.
 
     python -m benchmarks.defenses --out runs/passive --cache runs/defenses --json FILE --set data.root=FOLDER
         [--seeds 3] [--defenses harden harden-twice ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
 
-Models are those of `benchmarks.passive`. Defended models and what servers crafted are kept in the cache.
+Models are those of `benchmarks.passive`.
 """
 
 import json

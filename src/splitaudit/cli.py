@@ -77,6 +77,7 @@ def attack(
 
 
 app.command()(cli_defenses.defend)
+app.command("bench-defenses")(cli_defenses.bench_defenses)
 app.command()(cli_sweeps.sweep)
 app.command()(cli_sweeps.table)
 app.command()(reproduce)

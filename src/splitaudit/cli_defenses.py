@@ -34,6 +34,46 @@ def defend(
     typer.echo(f"report:  {run / 'report.html'}")
 
 
+def bench_defenses(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a preset's name.")],
+    out: Annotated[Path, typer.Option(help="Folder of this bench: its table and page, and by default its runs.")],
+    defense: Annotated[str, typer.Option(help="Defences, separated by commas.")] = "harden",
+    eps: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "8/255",
+    alpha: Annotated[str, typer.Option(help="How the server tampers, separated by commas; 0 is a passive one.")] = "0",
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds.")] = 1,
+    set_: Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")] = [],  # noqa: B006 (Typer copies it)
+    store: Annotated[Path | None, typer.Option(help="Folder of runs, which other sweeps may share.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+) -> None:
+    """Defences x servers x budgets x seeds in one table and one page. The same command resumes what was stopped."""
+    from splitaudit.experiments.defense_bench import benched, defense_grid, write_bench
+    from splitaudit.experiments.executors import LocalProcesses
+    from splitaudit.experiments.grid import make_cells
+    from splitaudit.experiments.progress import Reporter
+    from splitaudit.experiments.sweep import run_sweep
+    from splitaudit.experiments.sweep_folder import SweepFolder
+    from splitaudit.report.defense_bench import write_bench_report
+
+    try:
+        alphas = [float(value) for value in split_names(alpha)]
+    except ValueError:
+        raise ConfigError(f"--alpha {alpha!r} must be numbers, separated by commas, such as 0,1,100.") from None
+    grid = defense_grid(config, set_, split_names(defense), split_names(eps), alphas, seeds)
+    cells, folder = make_cells(grid), SweepFolder(out)
+    folder.take(grid, cells)
+    with resumable():
+        finished = run_sweep(cells, store or folder.store, LocalProcesses(workers), Reporter())
+    folder.write_results(finished)
+    table = out / "defenses.parquet"
+    write_bench(benched(finished), table)
+    failed = sum(f.error is not None for f in finished)
+    typer.echo(f"cells:   {len(finished) - failed} done, {failed} failed")
+    typer.echo(f"table:   {table}")
+    typer.echo(f"report:  {write_bench_report(table)}")
+    if failed:
+        raise typer.Exit(1)
+
+
 def chosen(defense: str) -> list[str]:
     """The overrides that an option `--defense` means; none without it."""
     names = split_names(defense)

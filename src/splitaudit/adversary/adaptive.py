@@ -71,8 +71,8 @@ def _clustered(features: Tensor, clusters: int, runtime: Runtime) -> tuple[nn.Mo
     """k-means of features (M, D): a linear head that names the nearest centre, and its answers (M,)."""
     found = KMeans(clusters, n_init=4, random_state=derive_seed(runtime.seed, "clusters") % 2**32).fit(features.numpy())
     centres = torch.as_tensor(found.cluster_centers_)
-    # The class of a mixture of equal round clouds is linear in f: (c.f - |c|^2 / 2) / variance. The root of the dimension
-    # keeps softmax from being certain of everything.
+    # The class in a mixture of equal round clouds is linear in f: (c.f - |c|^2 / 2) / variance. The root of the
+    # dimension keeps softmax from being certain of everything.
     softness = float(found.inertia_) / features.numel() * features.shape[1] ** 0.5
     head = nn.Linear(features.shape[1], clusters)
     head.load_state_dict({"weight": centres / softness, "bias": -centres.square().sum(1) / (2 * softness)})

@@ -1,5 +1,7 @@
 """Adversarial images to train on: crafted without labels, kept as bytes."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ def to_bytes(pixels: Tensor) -> Tensor:
     return (pixels * 255).round().to("cpu", torch.uint8).contiguous()
 
 
-def composed(runtime: Runtime, *layers: nn.Module) -> Function:
+def composed(runtime: Runtime, *layers: nn.Module) -> Callable[[Tensor], Tensor]:
     """The layers one after the other, computed in the training's precision and given in float32."""
 
     def function(x: Tensor) -> Tensor:

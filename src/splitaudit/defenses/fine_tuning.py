@@ -110,7 +110,8 @@ def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: to
 
 def model_bytes(model: nn.Module) -> int:
     """Of parameters and buffers, as they are sent."""
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
+    size: int = sum(tensor.nbytes for tensor in model.state_dict().values())
+    return size
 
 
 def _pixels(variants: Tensor, training: TrainingConfig, runtime: Runtime, generator: torch.Generator) -> Tensor:
@@ -120,4 +121,5 @@ def _pixels(variants: Tensor, training: TrainingConfig, runtime: Runtime, genera
     if training.augment == "crop_flip":
         stacked = crop_and_flip(stacked, generator, max(1, stacked.shape[-1] // 16))
     by_variant = stacked.unflatten(1, (views, -1)).transpose(0, 1)
-    return runtime.pixels(by_variant.flatten(0, 1)).unflatten(0, (views, count))
+    pixels: Tensor = runtime.pixels(by_variant.flatten(0, 1)).unflatten(0, (views, count))
+    return pixels

@@ -1,7 +1,7 @@
 """`input-transform`: images are compressed, coarsened or resized at random before the delivered model sees them.
 
-JPEG and bit depth: Guo et al., ICLR 2018, and Xu et al., NDSS 2018; random resizing: Xie et al., ICLR 2018. Broken since by
-attackers who go through the transform: past what has no gradient as if it were not there (BPDA; Athalye et al., ICML
+JPEG and bit depth: Guo et al., ICLR 2018, and Xu et al., NDSS 2018; random resizing: Xie et al., ICLR 2018. Broken
+since by attackers who go through the transform: past what has no gradient as if it were not there (BPDA; Athalye et al., ICML
 2018), and with the mean gradient over random copies (EOT, ibid.). So these fronts let gradients through.
 """
 
@@ -51,12 +51,13 @@ class Transform(nn.Module):
 def jpeg(images: Tensor, quality: int) -> Tensor:
     """Pixels (N, C, H, W), compressed and decoded again."""
     coded = [decode_jpeg(encode_jpeg(image, quality)) for image in (images * 255).round().to("cpu", torch.uint8)]
-    return (torch.stack(coded) / 255).to(images)
+    decoded: Tensor = torch.stack(coded) / 255
+    return decoded.to(images)
 
 
 def coarsen(images: Tensor, bits: int) -> Tensor:
     """Pixels in [0, 1] rounded to so many bits."""
-    levels = 2**bits - 1
+    levels: int = 2**bits - 1
     return (images * levels).round() / levels
 
 

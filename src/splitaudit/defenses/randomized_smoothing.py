@@ -1,8 +1,8 @@
 """`randomized-smoothing`: the model is fine-tuned under Gaussian noise, and votes over noisy copies of an image.
 
-Cohen et al., ICML 2019: where the most likely class has probability at least p > 1/2 under noise N(0, sigma^2), the vote is the same
-for every image within the L2 distance sigma * quantile(p) (Theorem 1). A bound on p from samples makes it a certificate that holds whoever
-attacks, however, except with a stated probability.
+Cohen et al., ICML 2019: where a class has probability at least p > 1/2 under noise N(0, sigma^2), it wins the vote on
+every image within the L2 distance sigma * quantile(p) (Theorem 1). A bound on p from samples makes that a certificate,
+whoever attacks, except with a stated probability.
 """
 
 from copy import deepcopy

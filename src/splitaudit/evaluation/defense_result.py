@@ -1,4 +1,4 @@
-"""`defense.json`: its schema. What a defence of a delivered model cost, and what it is worth, in per cent and points."""
+"""`defense.json`: its schema. What a defence of a delivered model cost, and what it is worth, in per cent."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -44,8 +44,9 @@ def save_hardened(
 
 
 def load_hardened(folder: Path) -> nn.Module:
-    """The model of a defence's folder with all that the defence puts before it, in eval mode: pixels (N, C, H, W) in [0, 1]
-    to class scores (N, classes).
+    """The model of a defence's folder with all that the defence puts before it, in eval mode.
+
+    It takes pixels (N, C, H, W) in [0, 1] to class scores (N, classes).
 
     Raises RunError if there is none, or it cannot be read.
     """

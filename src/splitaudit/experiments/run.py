@@ -100,7 +100,7 @@ def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = 
         training = train(config, parts.session, folder, reporter)
         write_whole(folder.model, save_tensors(delivered(parts.model)))
         # First, since a run with a result is done.
-        _defend(config, path, parts, training, reporter)
+        _defend(config, path, folder, parts, training, reporter)
         _judge(config, folder, path, parts, training, anchors(config), reporter)
         return _reported(folder)
 
@@ -135,7 +135,7 @@ def defend(
     config = _changed_afterwards(trained, [*overrides, *choose(names)], reporter)
     with trained.locked():
         parts, training = _rebuilt(trained, config, reporter)
-        defended = _defend(config, path, parts, training, reporter, overrides)
+        defended = _defend(config, path, trained, parts, training, reporter, overrides)
     if trained.result.exists():
         write_report(path)
     return defended
@@ -171,24 +171,28 @@ def _rebuilt(trained: RunFolder, config: RunConfig, reporter: Reporter) -> tuple
 def _defend(
     config: RunConfig,
     path: Path,
+    trained: RunFolder,
     parts: Parts,
     training: TrainingResult,
     reporter: Reporter,
     overrides: Sequence[str] = (),
 ) -> list[tuple[Path, DefenseResult]]:
-    """What `defense.after` names, if anything, below the run in this folder."""
+    """What `defense.after` names, if anything: below `path`, of the model that was trained in `trained`."""
     if config.defense is None or not config.defense.after:
         return []
     aligned = None
     if parts.adversary is not None:
-        aligned, _ = obtain_aligned(config, parts.adversary, parts.model, parts.data, path, parts.runtime, reporter)
+        aligned, _ = obtain_aligned(
+            config, parts.adversary, parts.model, parts.data, trained.path, parts.runtime, reporter
+        )
     return apply_defenses(
         path, config, parts.target(aligned), parts.data, training.seconds, parts.digests, reporter, overrides
     )
 
 
 def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, reporter: Reporter) -> tuple[Path, Result]:
-    """Attack the model that `config` trains, with the anchors; trained or resumed in `path` unless that is done.
+    """Attack the model that `config` trains, with the anchors; trained or resumed in `path` unless that is done. What
+    `defense.after` names is applied and measured, too.
 
     Every config with the same `training_fingerprint` can have the same `path`: its result, in a folder of its own below
     `path`, is what it would be alone there.
@@ -208,6 +212,8 @@ def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, report
         training = train(config, parts.session, trained, reporter)
         if not trained.model.exists():
             write_whole(trained.model, save_tensors(delivered(parts.model)))
+        folder.take(config, parts.digests)
+        _defend(config, folder.path, trained, parts, training, reporter)
         return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
 
 
