@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from splitaudit import cli_sweeps
 from splitaudit.cli_common import resumable
 from splitaudit.defenses.settings import choose
 from splitaudit.errors import ConfigError
@@ -43,11 +44,10 @@ def bench_defenses(
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds.")] = 1,
     set_: Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")] = [],  # noqa: B006 (Typer copies it)
     store: Annotated[Path | None, typer.Option(help="Folder of runs, which other sweeps may share.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
 ) -> None:
     """Defences x servers x budgets x seeds in one table and one page. The same command resumes what was stopped."""
     from splitaudit.experiments.defense_bench import benched, defense_grid, write_bench
-    from splitaudit.experiments.executors import LocalProcesses
     from splitaudit.experiments.grid import make_cells
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.sweep import run_sweep
@@ -60,9 +60,10 @@ def bench_defenses(
         raise ConfigError(f"--alpha {alpha!r} must be numbers, separated by commas, such as 0,1,100.") from None
     grid = defense_grid(config, set_, split_names(defense), split_names(eps), alphas, seeds)
     cells, folder = make_cells(grid), SweepFolder(out)
+    executor = cli_sweeps.make_executor(out, workers, None, slurm=False, cpus=1, gpus=0, options=[])
     folder.take(grid, cells)
     with resumable():
-        finished = run_sweep(cells, store or folder.store, LocalProcesses(workers), Reporter())
+        finished = run_sweep(cells, store or folder.store, executor, Reporter())
     folder.write_results(finished)
     table = out / "defenses.parquet"
     write_bench(benched(finished), table)

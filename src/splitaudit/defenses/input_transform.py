@@ -1,8 +1,8 @@
 """`input-transform`: images are compressed, coarsened or resized at random before the delivered model sees them.
 
 JPEG and bit depth: Guo et al., ICLR 2018, and Xu et al., NDSS 2018; random resizing: Xie et al., ICLR 2018. Broken
-since by attackers who go through the transform: past what has no gradient as if it were not there (BPDA; Athalye et al., ICML
-2018), and with the mean gradient over random copies (EOT, ibid.). So these fronts let gradients through.
+since by attackers who go through the transform: past what has no gradient as if it were not there (BPDA; Athalye et
+al., ICML 2018), and with the mean gradient over random copies (EOT, ibid.). So these fronts let gradients through.
 """
 
 from collections.abc import Callable
