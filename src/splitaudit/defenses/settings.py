@@ -21,9 +21,9 @@ class FineTuningConfig(_Section):
     images: PositiveInt = 12000
     """Training images that take part, over all clients; all of them if there are fewer."""
     epochs: PositiveInt = 4
-    batch_size: int = Field(64, ge=2)
+    batch_size: int = Field(32, ge=2)
     """Images, each with all its variants."""
-    learning_rate: PositiveFloat = 0.02
+    learning_rate: PositiveFloat = 0.1
     """At first; it falls along half a cosine. Momentum, weight decay and augmentation are those of `training`."""
     together: bool = True
     """All clients, whose models are averaged after every epoch; or the first one alone, on its own images."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
-from splitaudit.defenses.settings import AfterDefense, section
+from splitaudit.defenses.settings import AFTER_KEYS, AfterDefense, DefenseConfig, section
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.target import Target
 from splitaudit.experiments.hardened import save_hardened
@@ -30,8 +30,8 @@ def defended_config(config: RunConfig, name: AfterDefense) -> RunConfig:
     """With this defence alone: the settings of the others are no part of it, but for `harden`, which servers expect."""
     defense = config.defense
     assert defense is not None, "the config names defences"
-    kept = {key: getattr(defense, key) for key in ("harden", section(name))}
-    return config.model_copy(update={"defense": type(defense)(after=(name,), **kept)})
+    others = {key: getattr(DefenseConfig(), key) for key in AFTER_KEYS if key not in ("harden", section(name))}
+    return config.model_copy(update={"defense": defense.model_copy(update=others | {"after": (name,)})})
 
 
 def apply_defenses(

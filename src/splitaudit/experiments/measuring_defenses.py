@@ -20,7 +20,7 @@ from splitaudit.defenses.view import Trained
 from splitaudit.evaluation.attack import Attack, configured
 from splitaudit.evaluation.audit import attacked_images, make_budget
 from splitaudit.evaluation.defended import Crafted, accuracy_of, craft_threats, score_servers, white_box
-from splitaudit.evaluation.defense_result import CertifiedPoint, CostResult, DefenseResult
+from splitaudit.evaluation.defense_result import CertifiedPoint, CostResult, DefenseResult, WhiteBoxResult
 from splitaudit.evaluation.measure import Clean, measure_clean
 from splitaudit.evaluation.result import CleanResult
 from splitaudit.evaluation.target import Target, in_batches
@@ -96,7 +96,7 @@ class Bench:
             threats, target, self.clean, self.config.evaluation.batch_size, target.runtime, self.reporter.say
         )
 
-    def _white_box(self, name: AfterDefense, settings: Any, model: nn.Module) -> Iterator[Any]:
+    def _white_box(self, name: AfterDefense, settings: Any, model: nn.Module) -> Iterator[WhiteBoxResult]:
         """PGD on all attacked images, APGD on the first few of them."""
         config, defense, runtime = self.config, DEFENSES[name], self.target.runtime
         scored = runtime.place(defense.whole(model, settings, derive_seed(runtime.seed, name)))
