@@ -1,7 +1,7 @@
 """The server that expects the clients to harden: it hardens its own surrogate in the same way, and attacks that.
 
 It has its layers, shadow input layers and its own unlabelled images. In the place of labels it takes either what the
-stale surrogate makes of each clean image, or the cluster that falls in.
+stale surrogate makes of each clean image, or the cluster into which that falls.
 """
 
 from copy import deepcopy

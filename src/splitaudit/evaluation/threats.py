@@ -21,7 +21,7 @@ Server = Literal["published", "aligned", "true-input", "adaptive"]
 FEWER = 5
 """Neighbours of variance tuning: a quarter of the published number, at a quarter of its cost."""
 MI, DI = MODIFIERS["mi"], MODIFIERS["di"]
-_TUNED = replace(MODIFIERS["vt"], wrap=partial(variance_tuned, neighbours=FEWER), gradients=1 + FEWER)
+TUNED = replace(MODIFIERS["vt"], name=f"vt{FEWER}", wrap=partial(variance_tuned, neighbours=FEWER), gradients=1 + FEWER)
 
 ANCHORED: dict[Server, str] = {"published": "sladv", "aligned": "aligned", "true-input": "sladv-true-input"}
 
@@ -56,7 +56,7 @@ def make_threats(
         yield _adaptive(config, budget, [MI, DI], name, function)
     if own:
         first = next(iter(own))
-        yield _adaptive(config, budget, [MI, _TUNED], first, own[first])
+        yield _adaptive(config, budget, [MI, TUNED], first, own[first])
         yield _adaptive(config, budget, [MI], "ensemble", _together(stale, *own.values()), long_steps=True)
 
 
