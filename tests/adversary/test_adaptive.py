@@ -32,8 +32,8 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
     def turned(*layers: nn.Module) -> float:
         function = composed(runtime, *layers)
         with torch.no_grad():
-            features = [function(runtime.pixels(x)).flatten(1) for x in (images, crafted)]
-        return float(1 - torch.cosine_similarity(*features, dim=1).mean())
+            clean, attacked = (function(runtime.pixels(x)).flatten(1) for x in (images, crafted))
+        return float(1 - torch.cosine_similarity(clean, attacked, dim=1).mean())
 
     assert turned(*found["features"]) < 0.7 * turned(model.F1, model.F2)
     assert set(found) == {"features", "clusters"}

@@ -98,4 +98,5 @@ def test_a_settled_model_learns_no_statistics() -> None:
     model = nn.Sequential(norm, linear())
     config = FineTuningConfig(epochs=1, batch_size=8)
     fine_tune(model, [share(16, 1)], look, config, PLAIN, RUNTIME, "test", passes=1)
+    assert norm.num_batches_tracked is not None
     assert int(norm.num_batches_tracked) == 2

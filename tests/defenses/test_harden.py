@@ -8,6 +8,7 @@ from splitaudit.defenses.adversarial_training import adversarial_training, diver
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.harden import harden
 from splitaudit.defenses.settings import AdversarialTrainingConfig, HardenConfig
+from splitaudit.defenses.view import labels_of
 from splitaudit.experiments.run import Parts
 from tests.defenses.parts import view_of
 
@@ -16,7 +17,7 @@ QUICK = {"images": 1000, "epochs": 4, "batch_size": 16, "learning_rate": 0.2}
 
 def accuracy(model: nn.Module, parts: Parts, images: torch.Tensor) -> float:
     with torch.no_grad():
-        right = model(parts.runtime.pixels(images)).argmax(1) == parts.data.test.labels[: len(images)]
+        right = model(parts.runtime.pixels(images)).argmax(1) == labels_of(parts.data.test)[: len(images)]
     return float(right.float().mean())
 
 
@@ -49,7 +50,7 @@ def test_a_second_round_adds_images_of_the_first_and_one_client_sends_nothing(pa
 def test_adversarial_training_withstands_a_white_box_better(parts: Parts) -> None:
     settings = AdversarialTrainingConfig(**QUICK | {"epochs": 2}, method="pgd")
     view, runtime = view_of(parts, settings), parts.runtime
-    x, labels = runtime.pixels(parts.data.test.images[:100]), parts.data.test.labels[:100]
+    x, labels = runtime.pixels(parts.data.test.images[:100]), labels_of(parts.data.test)[:100]
     small = Budget("linf", 0.1)
 
     def robust(model: nn.Module) -> float:
