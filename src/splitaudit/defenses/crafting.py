@@ -1,6 +1,6 @@
 """Adversarial images to train on: crafted without labels, kept as bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,23 @@ BATCH = 128
 
 
 def craft_label_free(
-    function: Function, images: Tensor, budget: Budget, steps: int, runtime: Runtime, *name: object
+    function: Function,
+    images: Tensor,
+    budget: Budget,
+    steps: int,
+    runtime: Runtime,
+    *name: object,
+    modifiers: Sequence[str] = (),
 ) -> Tensor:
     """SLADV on `function` with so many steps, of uint8 images (N, C, H, W); rounded to bytes again.
 
-    `name` tells its random draws from others'.
+    `name` tells its random draws from others'; `modifiers` are those of attacks' names. Raises ConfigError as
+    `Recipe.modified` does.
     """
     update = "sign" if budget.norm == "linf" else "l2"
-    recipe = RECIPES["sladv"].configured(steps=steps, step_size=generous, start=gaussian, update=update)
+    recipe = (
+        RECIPES["sladv"].modified(modifiers).configured(steps=steps, step_size=generous, start=gaussian, update=update)
+    )
     generator = derive_generator(runtime.seed, "craft", *name)
     return torch.cat(
         [

@@ -27,7 +27,15 @@ def harden(config: HardenConfig, view: ClientView) -> Trained:
         hardened.whole.eval().requires_grad_(False)
         attacked = composed(runtime, hardened.F1, hardened.F2)
         crafted = [
-            craft_label_free(attacked, share.images, view.budget, config.steps, runtime, "harden", number, client)
+            craft_label_free(
+                attacked,
+                share.images,
+                view.budget,
+                config.steps,
+                runtime,
+                *("harden", number, client),
+                modifiers=config.modifiers,
+            )
             for client, share in enumerate(view.shares)
         ]
         # Those of the stale copy, the second, stay: it is what every server has.

@@ -34,6 +34,8 @@ class HardenConfig(FineTuningConfig):
 
     steps: PositiveInt = 3
     """Of crafting the adversarial images."""
+    modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ()
+    """Of the gradient they are crafted with, as in attacks' names: those that cost nothing."""
     rounds: PositiveInt = 1
     """After the first, images are also crafted on what the round before made of the model: a server may do the same.
     Every round has all its `epochs`."""
