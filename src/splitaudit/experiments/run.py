@@ -212,7 +212,6 @@ def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, report
         training = train(config, parts.session, trained, reporter)
         if not trained.model.exists():
             write_whole(trained.model, save_tensors(delivered(parts.model)))
-        folder.take(config, parts.digests)
         _defend(config, folder.path, trained, parts, training, reporter)
         return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
 
