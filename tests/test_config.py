@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from splitaudit.config import RunConfig, load_config
+from splitaudit.config import RunConfig, load_config, override_config
+from splitaudit.errors import ConfigError
 from splitaudit.runtime import resolve
 
 OWN = "model: {module: 'my.models:make', input_end: a, server_end: b}\n"
@@ -59,3 +60,20 @@ def test_the_folder_of_a_module_can_be_set(project: Path) -> None:
     (project / "my" / "models.py").touch()
     assert config("model.root=elsewhere").model.root == project / "elsewhere"
     assert load_config("demo").model.root is None
+
+
+def test_a_defence_afterwards_is_another_run_of_the_same_training() -> None:
+    """Without the section a run is what it was before there was one."""
+    one, other = load_config("demo"), load_config("demo", ["defense.after=[harden]"])
+    assert one.fingerprint() != other.fingerprint()
+    assert one.training_fingerprint() == other.training_fingerprint()
+    assert one.differences(one) == []
+    assert "defense.after: ['harden'], None" in other.differences(one)
+
+
+def test_a_section_that_is_not_there_can_be_overridden() -> None:
+    config = override_config(load_config("demo"), ["defense.harden.steps=5"])
+    assert config.defense is not None
+    assert config.defense.harden.steps == 5
+    with pytest.raises(ConfigError, match=r"defense\.harden\.stepz: .*Did you mean 'steps'"):
+        override_config(config, ["defense.harden.stepz=5"])

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from splitaudit import cli_deployment, cli_sweeps
+from splitaudit import cli_defenses, cli_deployment, cli_sweeps
 from splitaudit.cli_common import resumable
 from splitaudit.cli_reproduce import reproduce
 from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
@@ -40,6 +40,7 @@ def run(
         Literal["in-process", "grpc"], typer.Option(help="How clients and server talk; grpc needs --processes.")
     ] = "in-process",
     processes: Annotated[bool, typer.Option("--processes", help="Each client a process, over loopback.")] = False,
+    defense: Annotated[str, typer.Option(help="Defences, separated by commas; docs/defenses.md has them.")] = "",
 ) -> None:
     """Train a split model, attack it as its server could, and report. The same command resumes what was stopped."""
     from splitaudit.experiments.progress import Reporter
@@ -49,7 +50,7 @@ def run(
 
     if processes != (transport == "grpc") or (processes and seeds is not None):
         raise ConfigError("--transport grpc and --processes go together, and not with --seeds.")
-    settings = resolve(load_config(config, set_))
+    settings = resolve(load_config(config, [*set_, *cli_defenses.chosen(defense)]))
     path = out or Path("runs") / f"{Path(config).stem}-{settings.fingerprint()}{'' if seeds is None else '-seeds'}"
     with resumable():
         if seeds is None:
@@ -75,6 +76,8 @@ def attack(
     _show_result(result, path)
 
 
+app.command()(cli_defenses.defend)
+app.command("bench-defenses")(cli_defenses.bench_defenses)
 app.command()(cli_sweeps.sweep)
 app.command()(cli_sweeps.table)
 app.command()(reproduce)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from splitaudit.defenses.settings import AFTER_KEYS, DefenseConfig
 from splitaudit.errors import ConfigError, unknown_name
 
 
@@ -311,6 +312,7 @@ class RunConfig(_Section):
     attack: AttackConfig = AttackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     proxy: ProxyConfig = ProxyConfig()
+    defense: DefenseConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     transport: TransportConfig = TransportConfig()
 
@@ -355,7 +357,9 @@ class RunConfig(_Section):
         """
         settings = self._settings()
         later = (*_AFTER_THE_TRAINING, *(() if self.adversary.trains_shadow else ("attacker",)))
-        return _hash({name: section for name, section in settings.items() if name not in later})
+        trained = {name: section for name, section in settings.items() if name not in later}
+        defense = {key: value for key, value in trained.pop("defense", {}).items() if key not in AFTER_KEYS}
+        return _hash(trained | ({"defense": defense} if defense else {}))
 
     def _settings(self) -> dict[str, Any]:
         """What is set. What is left out has no part in it, so that a new option leaves old runs what they were."""
@@ -365,10 +369,10 @@ class RunConfig(_Section):
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
         mine, theirs = (config.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN) for config in (self, other))
         return [
-            f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
-            for section, values in mine.items()
-            for key, value in values.items()
-            if value != theirs[section][key]
+            f"{section}.{key}: {value!r}, {other_value!r}"
+            for section in mine
+            for key in {**(mine[section] or {}), **(theirs[section] or {})}
+            if (value := (mine[section] or {}).get(key)) != (other_value := (theirs[section] or {}).get(key))
         ]
 
 
@@ -460,7 +464,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r} must read section.key=value, e.g. --set training.iterations=500.")
     target = settings
     for section in sections[:-1]:
-        target = target.setdefault(section, {})
+        if target.get(section) is None:
+            target[section] = {}
+        target = target[section]
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section.")
     try:
@@ -476,12 +482,17 @@ def _takes_text(key: Sequence[str]) -> bool:
     return len(key) == 2 and key[1] in fields and fields[key[1]].annotation is str
 
 
+def _section_type(annotation: Any) -> Any:
+    """The section behind `Section`, or behind `Section | None`."""
+    return next((each for each in get_args(annotation) if each is not type(None)), annotation)
+
+
 def _problem(detail: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         fields: Any = RunConfig.model_fields
         for part in detail["loc"][:-1]:
-            fields = fields[part].annotation.model_fields
+            fields = _section_type(fields[part].annotation).model_fields
         return f"{path}: {unknown_name('key', str(detail['loc'][-1]), fields)}"
     message = detail["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"

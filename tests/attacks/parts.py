@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from splitaudit.attacks.gradients import GradientRule, momentum, plain, variance_tuned
+from splitaudit.attacks.gradients import GradientRule, averaged, momentum, plain, variance_tuned
 from splitaudit.attacks.objectives import (
     Objective,
     cosine_shift,
@@ -27,6 +27,7 @@ RULES: dict[str, GradientRule] = {
     "nesterov": momentum(nesterov=True, decay=0.5),
     "variance": variance_tuned(neighbours=2),
     "vni": momentum(variance_tuned(neighbours=2), nesterov=True),
+    "averaged": averaged(copies=2),
     "spectrum": spectrum(copies=2),
     "spectrum-momentum": momentum(spectrum(copies=2)),
     "diverse": diverse(),

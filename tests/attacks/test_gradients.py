@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from splitaudit.attacks import Budget, craft
-from splitaudit.attacks.gradients import momentum, stepping, variance_tuned
+from splitaudit.attacks.gradients import averaged, momentum, stepping, variance_tuned
 from splitaudit.attacks.objectives import Function, Loss, cross_entropy
 from splitaudit.attacks.starts import zero
 
@@ -126,3 +126,35 @@ def test_momentum_is_the_published_recursion() -> None:
             generator=torch.Generator(),
         )
         torch.testing.assert_close(crafted, z)
+
+
+def test_an_averaged_gradient_is_the_mean_over_calls_of_a_random_function() -> None:
+    """A function that draws one of four slopes in turn, asked four times, is climbed along their mean (EOT)."""
+    slopes = torch.tensor([[3.0, -1.0], [-1.0, -1.0], [-1.0, 2.0], [-0.5, 1.0]], dtype=torch.float64)
+    calls = iter(range(100))
+
+    def function(z: torch.Tensor) -> torch.Tensor:
+        return z.flatten(1) @ slopes[next(calls) % 4].unsqueeze(1)
+
+    def height(function: Function, _x: torch.Tensor) -> Loss:
+        def loss(z: torch.Tensor) -> torch.Tensor:
+            values = function(z)
+            assert isinstance(values, torch.Tensor)
+            return values[:, 0]
+
+        return loss
+
+    x = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
+    crafted = craft(
+        function,
+        x,
+        height,
+        budget=Budget("l2", 0.1),
+        steps=1,
+        step_size=0.1,
+        start=zero,
+        gradient=stepping("raw", averaged(copies=4)),
+        generator=torch.Generator(),
+    )
+    assert next(calls) == 4
+    torch.testing.assert_close((crafted - x).flatten(), 0.1 * slopes.mean(0))

@@ -97,6 +97,25 @@ def variance_tuned(rule: GradientRule = plain, *, neighbours: int = 20, beta: fl
     return fresh
 
 
+def averaged(rule: GradientRule = plain, *, copies: int = 8) -> GradientRule:
+    """EOT: every gradient of `rule` is a mean over so many calls of a function that draws at random (Athalye et al.,
+    ICML 2018). Costs `copies` times what `rule` costs.
+    """
+
+    def fresh() -> Rule:
+        direction_at = rule()
+
+        def over_calls(point: Point) -> Tensor:
+            def gradient_at(at: Tensor) -> Tensor:
+                return torch.stack([point.gradient_at(at) for _ in range(copies)]).mean(0)
+
+            return direction_at(replace(point, gradient_at=gradient_at))
+
+        return over_calls
+
+    return fresh
+
+
 def sign(direction: Tensor) -> Tensor:
     """Every pixel moves by the whole step: steepest ascent in the L-infinity norm."""
     return direction.sign()

@@ -19,7 +19,7 @@ from splitaudit.runtime import resolve
 
 
 def _dotted(key: str) -> str:
-    if key.count(".") != 1 or not all(key.split(".")):
+    if "." not in key or not all(key.split(".")):
         raise ValueError(f"{key!r} must read section.key, such as adversary.alpha")
     return key
 
@@ -148,8 +148,10 @@ def _as_sets(overrides: Overrides) -> list[str]:
 
 
 def _value(settings: dict[str, Any], key: str) -> Any:
-    section, _, name = key.partition(".")
-    return settings[section][name]
+    value: Any = settings
+    for name in key.split("."):
+        value = value[name]
+    return value
 
 
 def _check(cell: Cell, opened: set[tuple[str, Path | None]]) -> None:

@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from splitaudit.adversary import Listener, make_adversary, untrained_shadow
 from splitaudit.config import AdversaryConfig, RunConfig, override_config
 from splitaudit.data import AuditData, load_audit_data
+from splitaudit.defenses.settings import AFTER_KEYS, choose
 from splitaudit.errors import ConfigError, DataError, RunError
 from splitaudit.evaluation.attack import ANCHORS, parse_name
 from splitaudit.evaluation.audit import Audit, attacked_images, audit
+from splitaudit.evaluation.defense_result import DefenseResult
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.evaluation.result import Result, TrainingResult, read_result
 from splitaudit.evaluation.surrogates import tapped
 from splitaudit.evaluation.target import Target
 from splitaudit.experiments.alignment import obtain_aligned
+from splitaudit.experiments.defending import apply_defenses
 from splitaudit.experiments.digests import digests
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.processes import train_in_processes
@@ -42,6 +45,7 @@ SAMPLES = 12
 
 _FREE_IN_ATTACKS = (
     *("alignment.", "attack.", "evaluation.", "proxy.", "runtime.device", "runtime.precision"),
+    *(f"defense.{key}" for key in AFTER_KEYS),
     # Images may have been moved: whether they are the same, their digests tell.
     *("data.name", "attacker.source"),
 )
@@ -95,6 +99,8 @@ def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = 
             train_in_processes(config, parts.data, folder, reporter)
         training = train(config, parts.session, folder, reporter)
         write_whole(folder.model, save_tensors(delivered(parts.model)))
+        # First, since a run with a result is done.
+        _defend(config, path, folder, parts, training, reporter)
         _judge(config, folder, path, parts, training, anchors(config), reporter)
         return _reported(folder)
 
@@ -108,9 +114,40 @@ def attack(
     `evaluation` and `proxy`, where it is computed, and, unless the server trained a shadow, its images (`attacker`).
     """
     trained = RunFolder(path)
+    config = _changed_afterwards(trained, overrides, reporter)
+    folder = attack_folder(path, config, names, curves=curves)
+    if folder.result.exists():
+        reporter.say(f"{folder.path} is finished: this is its result.")
+        return folder.path, _reported(folder)
+    with trained.locked():
+        parts, training = _rebuilt(trained, config, reporter)
+        return folder.path, _attack(config, folder, trained, parts, training, names, reporter, curves=curves)
+
+
+def defend(
+    path: Path, names: Sequence[str], overrides: Sequence[str], reporter: Reporter
+) -> list[tuple[Path, DefenseResult]]:
+    """Defend a finished run's model, as its clients could; each defence's result lies in a folder below the run's.
+
+    `overrides` may change what `attack` lets them, and the section `defense`, but for what was done in the training.
+    """
+    trained = RunFolder(path)
+    config = _changed_afterwards(trained, [*overrides, *choose(names)], reporter)
+    with trained.locked():
+        parts, training = _rebuilt(trained, config, reporter)
+        defended = _defend(config, path, trained, parts, training, reporter, overrides)
+    if trained.result.exists():
+        write_report(path)
+    return defended
+
+
+def _changed_afterwards(trained: RunFolder, overrides: Sequence[str], reporter: Reporter) -> RunConfig:
+    """The config of a finished run with changes that leave its training what it was."""
     trained_config = trained.read_config()
     if not trained.model.exists():
-        raise RunError(f"No {trained.model.name} in {path}: the run is not finished. Run the same command again.")
+        raise RunError(
+            f"No {trained.model.name} in {trained.path}: the run is not finished. Run the same command again."
+        )
     config = resolve(override_config(trained_config, overrides))
     free = (*_FREE_IN_ATTACKS, *(() if trained_config.adversary.trains_shadow else ("attacker.",)))
     foreign = [d for d in config.differences(trained_config) if not d.startswith(free)]
@@ -118,22 +155,44 @@ def attack(
         raise ConfigError(f"An attack on a finished run cannot change its {foreign[0].split(':')[0]}: start a new run.")
     for caution in config.cautions():
         reporter.warn(caution)
-    folder = attack_folder(path, config, names, curves=curves)
-    if folder.result.exists():
-        reporter.say(f"{folder.path} is finished: this is its result.")
-        return folder.path, _reported(folder)
-    with trained.locked():
-        parts = build(config, reporter.say)
-        _check_content(trained, config, parts)
-        seconds = resume(parts.session, trained, reporter)
-        if parts.session.iteration != config.training.iterations:
-            raise RunError(f"The last checkpoint of {path} cannot be read: run it again, in another folder.")
-        training = summary(trained_config, trained, seconds)
-        return folder.path, _attack(config, folder, trained, parts, training, names, reporter, curves=curves)
+    return config
+
+
+def _rebuilt(trained: RunFolder, config: RunConfig, reporter: Reporter) -> tuple[Parts, TrainingResult]:
+    """What a finished run trained, and what that took."""
+    parts = build(config, reporter.say)
+    _check_content(trained, config, parts)
+    seconds = resume(parts.session, trained, reporter)
+    if parts.session.iteration != config.training.iterations:
+        raise RunError(f"The last checkpoint of {trained.path} cannot be read: run it again, in another folder.")
+    return parts, summary(config, trained, seconds)
+
+
+def _defend(
+    config: RunConfig,
+    path: Path,
+    trained: RunFolder,
+    parts: Parts,
+    training: TrainingResult,
+    reporter: Reporter,
+    overrides: Sequence[str] = (),
+) -> list[tuple[Path, DefenseResult]]:
+    """What `defense.after` names, if anything: below `path`, of the model that was trained in `trained`."""
+    if config.defense is None or not config.defense.after:
+        return []
+    aligned = None
+    if parts.adversary is not None:
+        aligned, _ = obtain_aligned(
+            config, parts.adversary, parts.model, parts.data, trained.path, parts.runtime, reporter
+        )
+    return apply_defenses(
+        path, config, parts.target(aligned), parts.data, training.seconds, parts.digests, reporter, overrides
+    )
 
 
 def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, reporter: Reporter) -> tuple[Path, Result]:
-    """Attack the model that `config` trains, with the anchors; trained or resumed in `path` unless that is done.
+    """Attack the model that `config` trains, with the anchors; trained or resumed in `path` unless that is done. What
+    `defense.after` names is applied and measured, too.
 
     Every config with the same `training_fingerprint` can have the same `path`: its result, in a folder of its own below
     `path`, is what it would be alone there.
@@ -153,6 +212,7 @@ def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, report
         training = train(config, parts.session, trained, reporter)
         if not trained.model.exists():
             write_whole(trained.model, save_tensors(delivered(parts.model)))
+        _defend(config, folder.path, trained, parts, training, reporter)
         return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
 
 

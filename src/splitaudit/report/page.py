@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from splitaudit.evaluation.result import read_result
+from splitaudit.report.defenses import read_remedies
 from splitaudit.report.differences import run_name
 from splitaudit.report.eps_curves import budgets, eps_figure, make_lines, own_budget, unit_of
 from splitaudit.report.figures import CurveLine, curve_figure
@@ -54,6 +55,7 @@ def render_report(run: Path) -> str:
             eps_chart=eps_figure(lines, unit, own),
             worst_cases=by_knowledge(result.worst_cases),
             curves=[(curve, curve_figure([CurveLine(curve)])) for curve in curves if curve.values],
+            remedies=read_remedies(run),
             gallery=make_gallery(samples) if samples else None,
         )
     )

@@ -1,0 +1,104 @@
+"""What clients can do about a passive server, and what a server can do that expects it: accuracy before and after each
+defence, under the published, the aligned and the adaptive server, through the true input layers, and in a white box.
+
+    python -m benchmarks.defenses --out runs/passive --cache runs/defenses --json FILE --set data.root=FOLDER
+        [--seeds 3] [--defenses harden harden-twice ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
+
+Models are those of `benchmarks.passive`.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
+from splitaudit.config import RunConfig, override_config
+from splitaudit.defenses.settings import AfterDefense
+from splitaudit.evaluation.defense_result import DefenseResult
+from splitaudit.experiments.alignment import obtain_aligned
+from splitaudit.experiments.measuring_defenses import Bench, set_up
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.store import RunFolder
+from splitaudit.runtime import resolve
+
+VARIANTS: dict[str, tuple[AfterDefense, list[str]]] = {
+    "harden": ("harden", []),
+    "harden-twice": ("harden", ["defense.harden.rounds=2", "defense.harden.epochs=2"]),
+    "harden-alone": ("harden", ["defense.harden.together=false"]),
+    "adversarial-training": ("adversarial-training", []),
+    "randomized-smoothing": ("randomized-smoothing", []),
+    "input-transform": ("input-transform", []),
+}
+"""A defence and settings of it, by the name of both."""
+
+
+def make_bench(passive: Passive, judged: int, tested: int, cache: Path) -> Bench:
+    """Align, harden the server's surrogates, and craft."""
+    config, parts, reporter = passive.config, passive.parts, Reporter()
+    assert parts.adversary is not None
+    aligned, _ = obtain_aligned(config, parts.adversary, parts.model, parts.data, cache, parts.runtime, reporter)
+    target = replace(parts.target(aligned), shadow=passive.published)
+    data = replace(parts.data, test=parts.data.test.subset(torch.arange(tested or len(parts.data.test))))
+    evaluation = config.evaluation.model_copy(update={"images": judged})
+    return set_up(
+        config.model_copy(update={"evaluation": evaluation}), target, data, passive.training_seconds, reporter
+    )
+
+
+def measure(bench: Bench, variant: str) -> DefenseResult:
+    """One variant of a defence."""
+    name, overrides = VARIANTS[variant]
+    config = resolve(override_config(bench.config, overrides))
+    _, result = replace(bench, config=config).measure(name, "")
+    return result.model_copy(update={"name": variant})
+
+
+def describe(result: DefenseResult) -> str:
+    """In a few lines."""
+    lines = [
+        f"{result.name}: clean {result.clean_before.accuracy:.1f} -> {result.clean.accuracy:.1f}, "
+        f"{result.cost.seconds:.0f} s ({result.cost.share_of_training:.0f}% of the training), "
+        f"{result.cost.gradient_evaluations} gradients, {result.cost.traffic_bytes / 1e6:.0f} MB"
+    ]
+    for server in result.servers:
+        recovered = "-" if server.recovered is None else f"{server.recovered:.1f}"
+        low, high = server.accuracy_ci95
+        lines.append(
+            f"  {server.server:<12}{server.accuracy_before:6.1f} -> {server.accuracy:5.1f} ({low:.1f} to {high:.1f}), "
+            f"recovered {recovered}%"
+        )
+        lines += [f"    {a.name:<40}{a.accuracy_before:6.1f} -> {a.accuracy:5.1f}" for a in server.attacks]
+    lines += [f"  white box, {w.name} ({w.n}): {w.accuracy:.1f}" for w in result.white_box]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the figures of every seed and defence, and write them as JSON."""
+    parser = common_options(__doc__)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--defenses", nargs="+", default=["harden"], choices=list(VARIANTS))
+    parser.add_argument("--judged", type=int, default=1000, help="test images that are attacked")
+    parser.add_argument("--tested", type=int, default=0, help="test images of the clean accuracy; 0 for all")
+    parser.add_argument("--source", default="tiny-imagenet", help="of the server's images")
+    parser.add_argument("--images", type=int, default=4096, help="of the server")
+    parser.add_argument("--cache", type=Path, required=True, help="for the shadow layers")
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    options.overrides.append("defense.after=[]")
+    results: list[DefenseResult] = []
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        config: RunConfig = passive_config(options, seed)
+        folder = RunFolder(options.out / f"seed-{seed}")
+        train_once(config, folder)
+        passive = load_passive(config, "depth1", options.source, options.images, folder)
+        bench = make_bench(passive, options.judged, options.tested, options.cache / f"seed-{seed}")
+        for variant in options.defenses:
+            results.append(measure(bench, variant))
+            print(f"seed {seed}, {describe(results[-1])}", flush=True)
+            options.json.write_text(json.dumps([json.loads(result.model_dump_json()) for result in results], indent=2))
+
+
+if __name__ == "__main__":
+    main()

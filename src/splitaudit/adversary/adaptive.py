@@ -1,0 +1,79 @@
+"""The server that expects the clients to harden: it hardens its own surrogate in the same way, and attacks that.
+
+It has its layers, shadow input layers and its own unlabelled images. In the place of labels it takes either what the
+stale surrogate makes of each clean image, or the cluster into which that falls.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from splitaudit.attacks import Budget
+from splitaudit.config import TrainingConfig
+from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
+from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
+from splitaudit.defenses.settings import HardenConfig
+from splitaudit.randomness import derive_seed
+from splitaudit.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class ServerSide:
+    """All that a server has when the training is over."""
+
+    shadow: nn.Module
+    layers: nn.Module
+    """The server layers as they ended."""
+    images: Tensor
+    """Its own, uint8 (M, C, H, W), unlabelled."""
+    training: TrainingConfig
+    runtime: Runtime
+    """With a seed of its own."""
+
+
+def hardened_surrogates(
+    side: ServerSide, budget: Budget, config: HardenConfig, clusters: int
+) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Shadow and server layers hardened together on the server's images: what to attack in place of the clients' model.
+
+    `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
+    (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
+    clean image belongs, and all three are trained on that as the clients train on labels. One crafting serves both.
+    """
+    runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
+    images = side.images[: config.images]
+    crafted = craft_label_free(stale, images, budget, config.steps, runtime, "adaptive")
+    with torch.no_grad():
+        features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
+    head, names = _clustered(features, clusters, runtime)
+    variants, surrogates = torch.stack([images, crafted], 1), {}
+    for name, own_head, targets, loss in (
+        ("features", nn.Identity(), features, turn_back),
+        ("clusters", head, names, labels_of_all),
+    ):
+        surrogate = nn.Sequential(deepcopy(side.shadow), deepcopy(side.layers), nn.Flatten(), own_head)
+        share = Share(variants, targets)
+        fine_tune(surrogate, [share], loss, config, side.training, runtime, f"adaptive {name}", passes=2)
+        surrogates[name] = (surrogate[0], surrogate[1])
+    return surrogates
+
+
+def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torch.Generator) -> Tensor:
+    """One minus the cosine between the features of every variant (V, N, C, H, W) and those given (N, D), mean."""
+    return 1 - F.cosine_similarity(model(pixels.flatten(0, 1)), features.repeat(len(pixels), 1), dim=1).mean()
+
+
+def _clustered(features: Tensor, clusters: int, runtime: Runtime) -> tuple[nn.Module, Tensor]:
+    """k-means of features (M, D): a linear head that names the nearest centre, and its answers (M,)."""
+    found = KMeans(clusters, n_init=4, random_state=derive_seed(runtime.seed, "clusters") % 2**32).fit(features.numpy())
+    centres = torch.as_tensor(found.cluster_centers_)
+    # The class in a mixture of equal round clouds is linear in f: (c.f - |c|^2 / 2) / variance. The root of the
+    # dimension keeps softmax from being certain of everything.
+    softness = float(found.inertia_) / features.numel() * features.shape[1] ** 0.5
+    head = nn.Linear(features.shape[1], clusters)
+    head.load_state_dict({"weight": centres / softness, "bias": -centres.square().sum(1) / (2 * softness)})
+    return runtime.place(head), torch.as_tensor(found.labels_).long()

@@ -1,0 +1,110 @@
+"""The commands that defend."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from splitaudit import cli_sweeps
+from splitaudit.cli_common import resumable
+from splitaudit.defenses.settings import choose
+from splitaudit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from splitaudit.evaluation.defense_result import DefenseResult
+
+
+def defend(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    defense: Annotated[str, typer.Option(help="Defences, separated by commas; docs/defenses.md has them.")],
+    set_: Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")] = [],  # noqa: B006 (Typer copies it)
+) -> None:
+    """Defend a finished run's model as its clients could, and measure what that is worth against each server."""
+    from splitaudit.experiments.progress import Reporter
+    from splitaudit.experiments.run import defend as defend_run
+
+    names = split_names(defense)
+    if not names:
+        raise ConfigError("--defense names no defence, such as harden.")
+    with resumable():
+        for path, result in defend_run(run, names, set_, Reporter()):
+            _show(result, path)
+    typer.echo(f"report:  {run / 'report.html'}")
+
+
+def bench_defenses(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a preset's name.")],
+    out: Annotated[Path, typer.Option(help="Folder of this bench: its table and page, and by default its runs.")],
+    defense: Annotated[str, typer.Option(help="Defences, separated by commas.")] = "harden",
+    eps: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "8/255",
+    alpha: Annotated[str, typer.Option(help="How the server tampers, separated by commas; 0 is a passive one.")] = "0",
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds.")] = 1,
+    set_: Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")] = [],  # noqa: B006 (Typer copies it)
+    store: Annotated[Path | None, typer.Option(help="Folder of runs, which other sweeps may share.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
+) -> None:
+    """Defences x servers x budgets x seeds in one table and one page. The same command resumes what was stopped."""
+    from splitaudit.experiments.defense_bench import benched, defense_grid, write_bench
+    from splitaudit.experiments.grid import make_cells
+    from splitaudit.experiments.progress import Reporter
+    from splitaudit.experiments.sweep import run_sweep
+    from splitaudit.experiments.sweep_folder import SweepFolder
+    from splitaudit.report.defense_bench import write_bench_report
+
+    try:
+        alphas = [float(value) for value in split_names(alpha)]
+    except ValueError:
+        raise ConfigError(f"--alpha {alpha!r} must be numbers, separated by commas, such as 0,1,100.") from None
+    grid = defense_grid(config, set_, split_names(defense), split_names(eps), alphas, seeds)
+    cells, folder = make_cells(grid), SweepFolder(out)
+    executor = cli_sweeps.make_executor(out, workers, None, slurm=False, cpus=1, gpus=0, options=[])
+    folder.take(grid, cells)
+    with resumable():
+        finished = run_sweep(cells, store or folder.store, executor, Reporter())
+    folder.write_results(finished)
+    table = out / "defenses.parquet"
+    write_bench(benched(finished), table)
+    failed = sum(f.error is not None for f in finished)
+    typer.echo(f"cells:   {len(finished) - failed} done, {failed} failed")
+    typer.echo(f"table:   {table}")
+    typer.echo(f"report:  {write_bench_report(table)}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def chosen(defense: str) -> list[str]:
+    """The overrides that an option `--defense` means; none without it."""
+    names = split_names(defense)
+    return choose(names) if names else []
+
+
+def split_names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _show(result: "DefenseResult", path: Path) -> None:
+    before, after = result.clean_before.accuracy, result.clean.accuracy
+    table = Table(title=f"{result.title} (clean: {before:.1f}% before, {after:.1f}% after)")
+    table.add_column("attacker", no_wrap=True)
+    for column in ("before %", "after %", "95% interval", "recovered %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for server in result.servers:
+        low, high = server.accuracy_ci95
+        recovered = "-" if server.recovered is None else f"{server.recovered:.0f}"
+        interval = f"{low:.1f} to {high:.1f}"
+        table.add_row(server.server, f"{server.accuracy_before:.1f}", f"{server.accuracy:.1f}", interval, recovered)
+    for attack in result.white_box:
+        low, high = attack.accuracy_ci95
+        table.add_row(f"white box, {attack.name}", "", f"{attack.accuracy:.1f}", f"{low:.1f} to {high:.1f}", "")
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    cost = result.cost
+    typer.echo(
+        f"cost:    {cost.seconds:.0f} s ({cost.share_of_training:.0f}% of the training), "
+        f"{cost.gradient_evaluations:,} gradients, {cost.traffic_bytes / 1e6:.1f} MB between clients"
+    )
+    typer.echo(f"model:   {path / 'model.safetensors'}, and load.py beside it")

@@ -1,0 +1,59 @@
+"""Adversarial images to train on: crafted without labels, kept as bytes."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from splitaudit.attacks import RECIPES, Budget
+from splitaudit.attacks.objectives import Function
+from splitaudit.attacks.recipes import generous
+from splitaudit.attacks.starts import gaussian
+from splitaudit.randomness import derive_generator
+from splitaudit.runtime import Runtime
+
+BATCH = 128
+
+
+def craft_label_free(
+    function: Function,
+    images: Tensor,
+    budget: Budget,
+    steps: int,
+    runtime: Runtime,
+    *name: object,
+    modifiers: Sequence[str] = (),
+) -> Tensor:
+    """SLADV on `function` with so many steps, of uint8 images (N, C, H, W); rounded to bytes again.
+
+    `name` tells its random draws from others'; `modifiers` are those of attacks' names. Raises ConfigError as
+    `Recipe.modified` does.
+    """
+    update = "sign" if budget.norm == "linf" else "l2"
+    recipe = (
+        RECIPES["sladv"].modified(modifiers).configured(steps=steps, step_size=generous, start=gaussian, update=update)
+    )
+    generator = derive_generator(runtime.seed, "craft", *name)
+    return torch.cat(
+        [
+            to_bytes(recipe.perturb(function, runtime.pixels(batch), None, budget=budget, generator=generator))
+            for batch in images.split(BATCH)
+        ]
+    )
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [0, 1] as uint8 images in the host's memory."""
+    return (pixels * 255).round().to("cpu", torch.uint8).contiguous()
+
+
+def composed(runtime: Runtime, *layers: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The layers one after the other, computed in the training's precision and given in float32."""
+
+    def function(x: Tensor) -> Tensor:
+        with runtime.autocast():
+            for layer in layers:
+                x = layer(x)
+        return x.float()
+
+    return function

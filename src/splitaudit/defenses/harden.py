@@ -1,0 +1,54 @@
+"""`harden`: the clients train the delivered model on, against adversarial images of their own stale copy.
+
+Whatever the server learned during the training is about the model as it was. The clients move away from it: they craft
+label-free adversarial images on the copy that the server knows its part of, and train the whole model on clean and
+adversarial images together. Adversarial images of fixed models make for robustness against transferred attacks
+(ensemble adversarial training; Tramer et al., ICLR 2018).
+"""
+
+import time
+from copy import deepcopy
+
+import torch
+
+from splitaudit.defenses.crafting import composed, craft_label_free
+from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_all
+from splitaudit.defenses.settings import HardenConfig
+from splitaudit.defenses.view import ClientView, Cost, Trained, labels_of
+
+
+def harden(config: HardenConfig, view: ClientView) -> Trained:
+    """Harden the delivered model in `rounds` of crafting and fine-tuning."""
+    hardened, runtime = deepcopy(view.model), view.runtime
+    variants = [share.images.unsqueeze(1) for share in view.shares]
+    cost = Cost()
+    for number in range(config.rounds):
+        began = time.perf_counter()
+        hardened.whole.eval().requires_grad_(False)
+        attacked = composed(runtime, hardened.F1, hardened.F2)
+        crafted = [
+            craft_label_free(
+                attacked,
+                share.images,
+                view.budget,
+                config.steps,
+                runtime,
+                *("harden", number, client),
+                modifiers=config.modifiers,
+            )
+            for client, share in enumerate(view.shares)
+        ]
+        # Those of the stale copy, the second, stay: it is what every server has.
+        variants = [torch.cat([old[:, :2], new.unsqueeze(1)], 1) for old, new in zip(variants, crafted, strict=True)]
+        cost += Cost(time.perf_counter() - began, config.steps * sum(map(len, crafted)))
+        cost += fine_tune(
+            hardened.whole,
+            [Share(each, labels_of(share)) for each, share in zip(variants, view.shares, strict=True)],
+            labels_of_all,
+            config,
+            view.training,
+            runtime,
+            f"harden {number}",
+            passes=variants[0].shape[1],
+        )
+    return Trained(hardened.whole, cost)

@@ -1,0 +1,101 @@
+"""What servers craft against clients that may defend themselves: before they know how, and where they guess it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from torch import Tensor, nn
+
+from splitaudit.attacks import RECIPES, Budget
+from splitaudit.attacks.gradients import averaged, variance_tuned
+from splitaudit.attacks.modifiers import MODIFIERS, Modifier
+from splitaudit.attacks.objectives import Function
+from splitaudit.config import RunConfig
+from splitaudit.evaluation.attack import Attack, configured, make_attack
+from splitaudit.evaluation.target import Target
+
+Server = Literal["published", "aligned", "true-input", "adaptive"]
+"""As in the audit; `adaptive` expects that the clients harden the model. `true-input` is an oracle."""
+
+FEWER = 5
+"""Neighbours of variance tuning: a quarter of the published number, at a quarter of its cost."""
+MI, DI = MODIFIERS["mi"], MODIFIERS["di"]
+TUNED = replace(MODIFIERS["vt"], name=f"vt{FEWER}", wrap=partial(variance_tuned, neighbours=FEWER), gradients=1 + FEWER)
+
+ANCHORED: dict[Server, str] = {"published": "sladv", "aligned": "aligned", "true-input": "sladv-true-input"}
+
+
+@dataclass(frozen=True)
+class Threat:
+    """One attack of a server."""
+
+    server: Server
+    attack: Attack
+
+
+def make_threats(
+    config: RunConfig, target: Target, budget: Budget, hardened: Mapping[str, tuple[nn.Module, nn.Module]]
+) -> Iterator[Threat]:
+    """Attacks on the target as it was delivered, or on what a server made of its part of it.
+
+    `hardened` are the adaptive server's own surrogates by name, shadow and server layers each. All attacks of a server
+    are to be taken together: it is credited with the best of them for each image.
+    """
+    shadows = {"published": target.shadow, "aligned": target.aligned, "true-input": target.model.F1}
+    for server, name in ANCHORED.items():
+        if shadows[server] is not None:
+            yield Threat(server, make_attack(name, config, target, budget))
+    if target.aligned is None:
+        return
+    stale = target.attacked(target.aligned, target.model.F2)
+    own = {name: target.attacked(*layers) for name, layers in hardened.items()}
+    yield _adaptive(config, budget, [MI, DI], "stale", stale)
+    for name, function in own.items():
+        yield _adaptive(config, budget, [], name, function)
+        yield _adaptive(config, budget, [MI, DI], name, function)
+    if own:
+        first = next(iter(own))
+        yield _adaptive(config, budget, [MI, TUNED], first, own[first])
+        yield _adaptive(config, budget, [MI], "ensemble", _together(stale, *own.values()), long_steps=True)
+
+
+def threats_through(
+    config: RunConfig, target: Target, budget: Budget, front: nn.Module, copies: int
+) -> Iterator[Threat]:
+    """Attacks of servers that know what images go through before the model: they go through it, too.
+
+    `front` may draw at random: every gradient is a mean over so many copies.
+    """
+    eot = Modifier("eot", "random copies", "Athalye et al., ICML 2018", partial(averaged, copies=copies), copies)
+    if target.aligned is not None:
+        through = target.attacked(front, target.aligned, target.model.F2)
+        yield _adaptive(config, budget, [eot], "stale, through the defence", through)
+
+
+def _adaptive(
+    config: RunConfig,
+    budget: Budget,
+    modifiers: Sequence[Modifier],
+    through: str,
+    function: Function,
+    *,
+    long_steps: bool = False,
+) -> Threat:
+    recipe = replace(configured(RECIPES["sladv"], config), modifiers=tuple(modifiers))
+    if long_steps:
+        recipe = replace(recipe, step_size=lambda budget, _steps: budget.eps)
+    name = "+".join(["sladv", *(modifier.name for modifier in modifiers)]) + f"@{through}"
+    return Threat("adaptive", Attack(name, f"SLADV, adaptive: {through}", "server", function, recipe, budget))
+
+
+def _together(*functions: Function) -> Function:
+    """The features of all of them: an attack changes them all at once."""
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        found = (each(x) for each in functions)
+        return tuple(
+            layer for features in found for layer in (features if isinstance(features, tuple) else (features,))
+        )
+
+    return function

@@ -1,0 +1,63 @@
+"""`defend`: defences applied to the model of a finished run, each in a folder of its own below the run's.
+
+defenses/harden-<hash>/config.yaml        the run's config, with the settings of this defence
+                       model.safetensors  what the clients use from now on
+                       load.py            five lines that load it
+                       defense.json       what it cost, and what it is worth
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from splitaudit.config import RunConfig
+from splitaudit.data import AuditData
+from splitaudit.defenses.settings import AFTER_KEYS, AfterDefense, DefenseConfig, section
+from splitaudit.evaluation.defense_result import DefenseResult, read_defense
+from splitaudit.evaluation.target import Target
+from splitaudit.experiments.hardened import save_hardened
+from splitaudit.experiments.measuring_defenses import set_up
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.store import RunFolder, write_whole
+
+
+def defense_folder(run: Path, config: RunConfig, name: AfterDefense) -> Path:
+    """Where a defence of the run in this folder lies, with the settings of a resolved config."""
+    return run / "defenses" / f"{name}-{defended_config(config, name).fingerprint()}"
+
+
+def defended_config(config: RunConfig, name: AfterDefense) -> RunConfig:
+    """With this defence alone: the settings of the others are no part of it, but for `harden`, which servers expect."""
+    defense = config.defense
+    assert defense is not None, "the config names defences"
+    others = {key: getattr(DefenseConfig(), key) for key in AFTER_KEYS if key not in ("harden", section(name))}
+    return config.model_copy(update={"defense": defense.model_copy(update=others | {"after": (name,)})})
+
+
+def apply_defenses(
+    run: Path,
+    config: RunConfig,
+    target: Target,
+    data: AuditData,
+    training_seconds: float,
+    digests: dict[str, str],
+    reporter: Reporter,
+    overrides: Sequence[str] = (),
+) -> list[tuple[Path, DefenseResult]]:
+    """Apply and measure what `defense.after` names, unless that is done; each with its folder below `run`.
+
+    `overrides` are what `config` differs by from the run's own, for the command that is told in the result.
+    """
+    assert config.defense is not None, "the config names defences"
+    folders = {name: defense_folder(run, config, name) for name in config.defense.after}
+    missing = [name for name, folder in folders.items() if not (folder / "defense.json").exists()]
+    if missing:
+        sets = [f"--set {shlex.quote(override)}" for override in overrides]
+        bench = set_up(config, target, data, training_seconds, reporter)
+        for name in missing:
+            trained, result = bench.measure(name, " ".join(["splitaudit defend", str(run), "--defense", name, *sets]))
+            folder = RunFolder(folders[name])
+            folder.take(defended_config(config, name), digests)
+            save_hardened(folder.path, name, config, trained.model, data.train.shape, len(data.train.classes))
+            write_whole(folder.path / "defense.json", result.model_dump_json(indent=2).encode())
+    return [(folder, read_defense(folder / "defense.json")) for folder in folders.values()]

@@ -1,0 +1,119 @@
+"""`bench-defenses`: defences, servers and budgets crossed, on the sweep engine; one table of what each is worth."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from splitaudit.defenses.settings import choose
+from splitaudit.errors import ConfigError
+from splitaudit.evaluation.defense_result import DefenseResult, read_defense
+from splitaudit.evaluation.outcomes import to_parquet
+from splitaudit.experiments.defending import defense_folder
+from splitaudit.experiments.grid import Grid
+from splitaudit.experiments.store import write_whole
+from splitaudit.experiments.sweep import Finished
+
+
+def defense_grid(
+    base: str, sets: Sequence[str], defenses: Sequence[str], eps: Sequence[str], alphas: Sequence[float], seeds: int
+) -> Grid:
+    """Servers that tamper with each alpha (0: passive) x budgets x seeds, with all the defences in every cell.
+
+    Raises ConfigError for an unknown defence, and for a setting in `sets` that is crossed.
+    """
+    settings: dict[str, Any] = {"adversary.kind": "aligned"}
+    for override in (*sets, *choose(defenses)):
+        key, _, value = override.partition("=")
+        settings[key.strip()] = value
+    crossed = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}
+    twice = crossed.keys() & settings.keys()
+    if twice:
+        raise ConfigError(f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha and --eps.")
+    return Grid(base=base, set=settings, grid=crossed, seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Benched:
+    """A defence in one cell of the bench."""
+
+    alpha: float
+    eps: float
+    seed: int
+    path: Path
+    result: DefenseResult
+
+
+def benched(finished: Sequence[Finished]) -> list[Benched]:
+    """The defences of every cell that is done."""
+    found = []
+    for cell in finished:
+        config = cell.cell.config
+        if cell.result is None or config.defense is None:
+            continue
+        for name in config.defense.after:
+            folder = defense_folder(cell.path, config, name)
+            assert config.adversary.alpha is not None, "the config is resolved"
+            found.append(
+                Benched(
+                    config.adversary.alpha,
+                    config.attack.eps,
+                    config.runtime.seed,
+                    folder,
+                    read_defense(folder / "defense.json"),
+                )
+            )
+    return found
+
+
+def write_bench(found: Sequence[Benched], path: Path) -> None:
+    """One row for each defence, cell and attacker, as Parquet; folders relative to the file's."""
+    rows = [row for each in found for row in _rows(each, path.parent)]
+    write_whole(path, to_parquet(pa.Table.from_pylist(rows)))
+
+
+def _rows(each: Benched, home: Path) -> list[dict[str, Any]]:
+    result, cost = each.result, each.result.cost
+    shared = {
+        "defense": result.name,
+        "alpha": each.alpha,
+        "eps": each.eps,
+        "seed": each.seed,
+        "clean_before": result.clean_before.accuracy,
+        "clean": result.clean.accuracy,
+        "seconds": cost.seconds,
+        "share_of_training": cost.share_of_training,
+        "gradient_evaluations": cost.gradient_evaluations,
+        "traffic_bytes": cost.traffic_bytes,
+        "folder": os.path.relpath(each.path, home.resolve()),
+    }
+    servers = [
+        {
+            "attacker": server.server,
+            "knowledge": server.knowledge,
+            "n": result.n,
+            "accuracy_before": server.accuracy_before,
+            "accuracy": server.accuracy,
+            "accuracy_low": server.accuracy_ci95[0],
+            "accuracy_high": server.accuracy_ci95[1],
+            "recovered": server.recovered,
+        }
+        for server in result.servers
+    ]
+    holders = [
+        {
+            "attacker": f"white box, {attack.name}",
+            "knowledge": "white-box",
+            "n": attack.n,
+            "accuracy_before": None,
+            "accuracy": attack.accuracy,
+            "accuracy_low": attack.accuracy_ci95[0],
+            "accuracy_high": attack.accuracy_ci95[1],
+            "recovered": None,
+        }
+        for attack in result.white_box
+    ]
+    return [shared | row for row in (*servers, *holders)]

@@ -1,0 +1,74 @@
+"""The model that a defence left, as files: safetensors that say what they are, and five lines that load them."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from splitaudit.config import ModelConfig, RunConfig
+from splitaudit.defenses.after import DEFENSES
+from splitaudit.defenses.settings import AfterDefense, DefenseConfig, section
+from splitaudit.errors import RunError
+from splitaudit.experiments.store import write_whole
+from splitaudit.models import build_split_model
+from splitaudit.models.user import import_user_module
+
+MODEL = "model.safetensors"
+LOADER = '''\
+"""The defended model: `from load import model`, then `model(pixels)` for pixels (N, C, H, W) in [0, 1]."""
+from pathlib import Path
+
+from splitaudit.experiments.hardened import load_hardened
+
+model = load_hardened(Path(__file__).parent)
+'''
+
+
+def save_hardened(
+    folder: Path, name: AfterDefense, config: RunConfig, model: nn.Module, image_shape: tuple[int, ...], classes: int
+) -> None:
+    """Write the model that `DEFENSES[name].train` gave, and `load.py` beside it."""
+    assert config.defense is not None, "a defence has settings"
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    traits = {
+        "defense": json.dumps({"after": [name], section(name): config.defense.settings_of(name).model_dump()}),
+        "model": config.model.model_dump_json(),
+        "image_shape": json.dumps(image_shape),
+        "classes": str(classes),
+        "seed": str(config.runtime.seed),
+    }
+    write_whole(folder / MODEL, save_tensors(state, metadata=traits))
+    write_whole(folder / "load.py", LOADER.encode())
+
+
+def load_hardened(folder: Path) -> nn.Module:
+    """The model of a defence's folder with all that the defence puts before it, in eval mode.
+
+    It takes pixels (N, C, H, W) in [0, 1] to class scores (N, classes).
+
+    Raises RunError if there is none, or it cannot be read.
+    """
+    try:
+        with safe_open(folder / MODEL, framework="pt") as file:
+            traits = file.metadata()
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        config = ModelConfig.model_validate_json(traits["model"])
+        defense = DefenseConfig.model_validate_json(traits["defense"])
+        if config.module is not None:
+            import_user_module(config.module, config.root)
+        channels, height, width = json.loads(traits["image_shape"])
+        model = build_split_model(
+            config,
+            num_classes=int(traits["classes"]),
+            image_shape=(channels, height, width),
+            mean=[0.0] * channels,
+            std=[1.0] * channels,
+            seed=0,
+        ).whole
+        model.load_state_dict(state)
+        (name,) = defense.after
+        return DEFENSES[name].whole(model.eval(), defense.settings_of(name), int(traits["seed"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{folder} holds no model that `splitaudit defend` wrote: {error}") from None

@@ -1,0 +1,94 @@
+"""The page of `bench-defenses`: what each defence leaves each attacker, at every budget, over the seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from splitaudit.errors import RunError
+from splitaudit.evaluation.statistics import Interval, seeds_interval
+from splitaudit.report.templates import template_environment, write_page
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure over the seeds, or of one seed over its images."""
+
+    mean: float
+    ci95: Interval
+    before: float | None
+    recovered: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """An attacker against one defence; an entry for each budget, None where there is none."""
+
+    attacker: str
+    knowledge: str
+    entries: list[Entry | None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A defence against the servers that tamper with one alpha."""
+
+    defense: str
+    alpha: float
+    clean_before: float
+    clean: float
+    seconds: float
+    share_of_training: float
+    lines: list[Line]
+
+
+def write_bench_report(table: Path) -> Path:
+    """Write the page beside the table, and return its path. Raises RunError for a table that cannot be read."""
+    try:
+        rows = pq.read_table(table).to_pylist()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{table} cannot be read: {error}. Run the bench again.") from None
+    budgets = sorted({row["eps"] for row in rows})
+    page = (
+        template_environment()
+        .get_template("defense_bench.html.j2")
+        .render(
+            run_name=table.parent.name,
+            config={},
+            budgets=budgets,
+            seeds=sorted({row["seed"] for row in rows}),
+            blocks=_blocks(rows, budgets),
+        )
+    )
+    return write_page(table.with_suffix(".html"), page)
+
+
+def _blocks(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[Block]:
+    blocks = []
+    for defense, alpha in dict.fromkeys((row["defense"], row["alpha"]) for row in rows):
+        own = [row for row in rows if (row["defense"], row["alpha"]) == (defense, alpha)]
+        lines = []
+        for attacker, knowledge in dict.fromkeys((row["attacker"], row["knowledge"]) for row in own):
+            of_attacker = [row for row in own if row["attacker"] == attacker]
+            entries = [_entry([row for row in of_attacker if row["eps"] == eps]) for eps in budgets]
+            lines.append(Line(attacker, knowledge, entries))
+        means = {key: _mean(own, key) for key in ("clean_before", "clean", "seconds", "share_of_training")}
+        blocks.append(Block(defense, alpha, **means, lines=lines))
+    return blocks
+
+
+def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
+    if not rows:
+        return None
+    values = np.array([row["accuracy"] for row in rows])
+    interval = seeds_interval(values) if len(rows) > 1 else (rows[0]["accuracy_low"], rows[0]["accuracy_high"])
+    known = {key: [row for row in rows if row[key] is not None] for key in ("accuracy_before", "recovered")}
+    before, recovered = (_mean(found, key) if found else None for key, found in known.items())
+    return Entry(float(values.mean()), interval, before, recovered)
+
+
+def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
+    return float(np.mean([row[key] for row in rows]))

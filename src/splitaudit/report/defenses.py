@@ -1,0 +1,43 @@
+"""What a run's clients can do: its defences, the best bargain first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from splitaudit.evaluation.defense_result import DefenseResult, ServerResult, read_defense
+
+LEAST_COST = 1.0
+"""Per cent of the training that every defence is taken to cost at least: what takes nothing is no infinite bargain."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A defence with what it is judged by."""
+
+    result: DefenseResult
+    worst: ServerResult | None
+    """Of the servers that are no oracles, the one that leaves the least accuracy; None if the server had nothing."""
+
+    @property
+    def gain(self) -> float:
+        """Points of accuracy under that server, less what the defence costs without any."""
+        if self.worst is None:
+            return 0.0
+        lost = self.result.clean_before.accuracy - self.result.clean.accuracy
+        return self.worst.accuracy - self.worst.accuracy_before - max(0.0, lost)
+
+    @property
+    def bargain(self) -> float:
+        """The gain for each per cent of the training's time."""
+        return self.gain / max(LEAST_COST, self.result.cost.share_of_training)
+
+
+def read_remedies(run: Path) -> list[Remedy]:
+    """Every defence that lies below the run, the best bargain first. Raises RunError for one that cannot be read."""
+    remedies = [_judged(read_defense(path)) for path in sorted((run / "defenses").glob("*/defense.json"))]
+    return sorted(remedies, key=lambda remedy: -remedy.bargain)
+
+
+def _judged(result: DefenseResult) -> Remedy:
+    servers: Sequence[ServerResult] = [server for server in result.servers if server.knowledge == "server"]
+    return Remedy(result, min(servers, key=lambda server: server.accuracy, default=None))

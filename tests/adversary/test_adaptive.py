@@ -1,0 +1,48 @@
+"""The server that hardens its own surrogate: with what it has, and away from where it was."""
+
+import torch
+from torch import nn
+
+from splitaudit.adversary import own_runtime
+from splitaudit.adversary.adaptive import ServerSide, _clustered, hardened_surrogates
+from splitaudit.attacks import Budget
+from splitaudit.defenses.crafting import composed, craft_label_free
+from splitaudit.defenses.settings import HardenConfig
+from splitaudit.runtime import Runtime
+from tests.conftest import TRAINED, small_parts
+
+RUNTIME = Runtime(torch.device("cpu"), "float32", 5)
+
+
+def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
+    parts = small_parts(*TRAINED, "adversary.kind=aligned")
+    list(parts.session.rounds())
+    model, runtime, images = parts.model, own_runtime(parts.runtime), parts.data.attacker.images
+    parts.target()
+    side = ServerSide(model.F1, model.F2, images, parts.session.server.layers.config, runtime)
+    before = [tensor.clone() for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
+    budget = Budget("linf", 0.2)
+    config = HardenConfig(epochs=6, batch_size=16, learning_rate=0.1)
+    found = hardened_surrogates(side, budget, config, 10)
+    after = [tensor for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    stale = composed(runtime, model.F1, model.F2)
+    crafted = craft_label_free(stale, images, budget, 3, runtime, "adaptive")
+
+    def turned(*layers: nn.Module) -> float:
+        function = composed(runtime, *layers)
+        with torch.no_grad():
+            clean, attacked = (function(runtime.pixels(x)).flatten(1) for x in (images, crafted))
+        return float(1 - torch.cosine_similarity(clean, attacked, dim=1).mean())
+
+    assert turned(*found["features"]) < 0.7 * turned(model.F1, model.F2)
+    assert set(found) == {"features", "clusters"}
+
+
+def test_the_head_names_the_nearest_centre() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = 4 * torch.randn(5, 16, generator=generator)
+    features = centres.repeat(40, 1) + torch.randn(200, 16, generator=generator)
+    head, names = _clustered(features, 5, RUNTIME)
+    assert names.unique().numel() == 5
+    assert torch.equal(head(features).argmax(1), names)

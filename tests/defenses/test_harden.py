@@ -1,0 +1,73 @@
+"""Hardening, and the reference beside it: what they are worth on a model that is small enough to be trained here."""
+
+import torch
+from torch import nn
+
+from splitaudit.attacks import RECIPES, Budget
+from splitaudit.defenses.adversarial_training import adversarial_training, divergence
+from splitaudit.defenses.crafting import composed, craft_label_free
+from splitaudit.defenses.harden import harden
+from splitaudit.defenses.settings import AdversarialTrainingConfig, HardenConfig
+from splitaudit.defenses.view import labels_of
+from splitaudit.experiments.run import Parts
+from tests.defenses.parts import view_of
+
+QUICK = {"images": 1000, "epochs": 4, "batch_size": 16, "learning_rate": 0.2}
+
+
+def accuracy(model: nn.Module, parts: Parts, images: torch.Tensor) -> float:
+    with torch.no_grad():
+        right = model(parts.runtime.pixels(images)).argmax(1) == labels_of(parts.data.test)[: len(images)]
+    return float(right.float().mean())
+
+
+def test_attacks_on_the_stale_copy_lose_their_hold(parts: Parts) -> None:
+    """The delivered model stays as it was; the hardened one withstands what was crafted on it, and is no worse."""
+    settings = HardenConfig(**QUICK)
+    view = view_of(parts, settings)
+    stale, test = view.model.whole, parts.data.test.images[:200]
+    before = {name: tensor.clone() for name, tensor in stale.state_dict().items()}
+    attacked = composed(parts.runtime, view.model.F1, view.model.F2)
+    crafted = craft_label_free(attacked, test, view.budget, 10, parts.runtime, "test")
+    hardened = harden(settings, view)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stale.state_dict().items())
+    lost = accuracy(stale, parts, test) - accuracy(stale, parts, crafted)
+    assert lost > 0.2
+    assert accuracy(hardened.model, parts, crafted) > accuracy(stale, parts, crafted) + 0.25 * lost
+    assert accuracy(hardened.model, parts, test) > accuracy(stale, parts, test) - 0.05
+    assert hardened.cost.gradient_evaluations == 1000 * (3 + 4 * 2)
+    again = harden(settings, view).model.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in hardened.model.state_dict().items())
+
+
+def test_a_second_round_adds_images_of_the_first_and_one_client_sends_nothing(parts: Parts) -> None:
+    settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, rounds=2, together=False)
+    cost = harden(settings, view_of(parts, settings)).cost
+    assert cost.gradient_evaluations == 50 * (3 + 2 + 3 + 3)
+    assert cost.traffic_bytes == 0
+
+
+def test_adversarial_training_withstands_a_white_box_better(parts: Parts) -> None:
+    settings = AdversarialTrainingConfig(**QUICK | {"epochs": 2}, method="pgd")
+    view, runtime = view_of(parts, settings), parts.runtime
+    x, labels = runtime.pixels(parts.data.test.images[:100]), labels_of(parts.data.test)[:100]
+    small = Budget("linf", 0.1)
+
+    def robust(model: nn.Module) -> float:
+        generator = torch.Generator().manual_seed(0)
+        recipe = RECIPES["pgd"]
+        images = recipe.perturb(model, x, labels, budget=small, generator=generator)
+        return float((model(images).argmax(1) == labels).float().mean())
+
+    trained = adversarial_training(settings, view)
+    assert robust(trained.model) > robust(view.model.whole) + 0.05
+    assert trained.cost.gradient_evaluations == 1000 * 2 * (3 + 1)
+
+
+def test_divergence_is_zero_at_the_clean_image_and_nowhere_negative() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    x = torch.rand(5, 3, 2, 2)
+    with torch.no_grad():
+        loss = divergence(model, x)
+        torch.testing.assert_close(loss(x), torch.zeros(5), atol=1e-6, rtol=0)
+        assert (loss(torch.rand(5, 3, 2, 2)) > 0).all()

@@ -1,0 +1,70 @@
+"""What a defence is credited with: each server's best for each image, before and after."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from splitaudit.attacks import RECIPES, Budget
+from splitaudit.evaluation.attack import Attack
+from splitaudit.evaluation.defended import Crafted, score_servers
+from splitaudit.evaluation.measure import Clean, Outcome
+from splitaudit.evaluation.threats import Server
+
+
+class FirstPixel(nn.Module):
+    """The class is what the first pixel says, in tenths; the weakness of the delivered model is gone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        named = (10 * images.flatten(1)[:, 0]).round().long()
+        return torch.nn.functional.one_hot(named, 11).float()
+
+
+LABELS = torch.tensor([1, 2, 3, 4])
+
+
+def images(*classes: int) -> Tensor:
+    return torch.tensor(classes).float().div(10).view(-1, 1, 1, 1)
+
+
+def crafted(server: Server, before: tuple[int, ...], after: tuple[int, ...]) -> Crafted:
+    """An attack after which the delivered model names `before`, and the defended one `after`."""
+    recipe = replace(RECIPES["sladv"], steps=10)
+    attack = Attack(
+        "sladv", "SLADV", "oracle" if server == "true-input" else "server", nn.Identity(), recipe, Budget("linf", 0.1)
+    )
+    return Crafted(server, Outcome(attack, images(*after), torch.tensor(before), torch.ones(4), "", 0.0))
+
+
+@pytest.fixture
+def clean() -> Clean:
+    """The delivered model is right about all but the last."""
+    return Clean(images(1, 2, 3, 4), LABELS, torch.tensor([1, 2, 3, 0]), torch.zeros(4, 2))
+
+
+def test_a_server_has_its_best_attack_for_each_image(clean: Clean) -> None:
+    found = score_servers(
+        FirstPixel(),
+        [
+            crafted("adaptive", before=(0, 2, 3, 4), after=(1, 0, 3, 4)),
+            crafted("aligned", before=(0, 0, 0, 0), after=(1, 2, 3, 4)),
+            crafted("adaptive", before=(1, 0, 3, 4), after=(1, 2, 0, 4)),
+        ],
+        clean,
+        batch_size=2,
+    )
+    adaptive, aligned = found
+    assert [result.server for result in found] == ["adaptive", "aligned"]
+    assert [attack.accuracy for attack in adaptive.attacks] == [75, 75]
+    # What was wrong left alone counts as lost; each of the first two images falls to one attack.
+    assert (adaptive.accuracy_before, adaptive.accuracy) == (25, 50)
+    assert adaptive.recovered == 100 * (50 - 25) / (75 - 25)
+    assert (aligned.accuracy_before, aligned.accuracy) == (0, 100)
+    assert aligned.recovered == pytest.approx(100 * 100 / 75)
+
+
+def test_where_nothing_was_lost_nothing_is_recovered(clean: Clean) -> None:
+    (found,) = score_servers(FirstPixel(), [crafted("true-input", (1, 2, 3, 0), (1, 2, 3, 4))], clean, batch_size=4)
+    assert found.recovered is None
+    assert found.knowledge == "oracle"

@@ -1,0 +1,152 @@
+"""Defences of a run: their folders, their models, and that nothing is computed twice."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from splitaudit import cli_sweeps
+from splitaudit.errors import ConfigError, RunError
+from splitaudit.evaluation.defense_result import read_defense
+from splitaudit.experiments.hardened import load_hardened
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.run import defend, run
+from splitaudit.experiments.store import RunFolder
+from tests.conftest import SMALL, small_config, small_parts, without_timings
+from tests.experiments.test_sweep import TINY, Here
+from tests.test_cli import splitaudit
+
+NAMES = ("harden", "adversarial-training", "randomized-smoothing", "input-transform")
+SHORT = (
+    *(
+        f"defense.{name}.{key}"
+        for name in ("harden", "adversarial_training", "randomized_smoothing")
+        for key in ("images=40", "epochs=1")
+    ),
+    "defense.randomized_smoothing.samples=100",
+    "defense.randomized_smoothing.certified_images=4",
+    "defense.randomized_smoothing.votes=2",
+    "defense.input_transform.copies=2",
+)
+
+
+@pytest.fixture(scope="module")
+def defended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, with every defence."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    run(small_config(*TINY, "adversary.kind=aligned"), path, Reporter())
+    defend(path, NAMES, SHORT, Reporter())
+    return path
+
+
+def folder_of(name: str, run: Path) -> Path:
+    (found,) = (run / "defenses").glob(f"{name}-*")
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_a_folder_with_a_model_that_is_the_one_measured(defended: Path, name: str) -> None:
+    folder = folder_of(name, defended)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml",
+        "data.json",
+        "model.safetensors",
+        "load.py",
+        "defense.json",
+    }
+    result = read_defense(folder / "defense.json")
+    test = small_parts(*TINY).data.test
+    assert test.labels is not None
+    with torch.no_grad():
+        named = load_hardened(folder)(test.images / 255).argmax(1)
+    # Random fronts draw on from where they are.
+    assert 100 * float((named == test.labels).float().mean()) == pytest.approx(
+        result.clean.accuracy, abs=0.01 if name in ("harden", "adversarial-training") else 15
+    )
+    assert [server.server for server in result.servers] == ["aligned", "true-input", "adaptive"]
+    assert {attack.name for attack in result.white_box} == {"pgd", "apgd-ce"}
+    assert result.n == 20
+    config = RunFolder(folder).read_config()
+    assert config.defense is not None
+    assert config.defense.after == (name,)
+    assert f"--defense {name}" in result.command
+
+
+def test_the_loader_is_five_lines(defended: Path) -> None:
+    loader = folder_of("harden", defended) / "load.py"
+    assert len([line for line in loader.read_text().splitlines() if line]) <= 5
+    model = runpy.run_path(str(loader))["model"]
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_certificates_fall_with_the_radius(defended: Path) -> None:
+    points = read_defense(folder_of("randomized-smoothing", defended) / "defense.json").certified
+    accuracies = [point.accuracy for point in points]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert read_defense(folder_of("harden", defended) / "defense.json").certified == []
+
+
+def test_what_is_done_is_not_done_again(defended: Path) -> None:
+    file = folder_of("harden", defended) / "defense.json"
+    written = file.stat().st_mtime_ns
+    ((path, result),) = defend(defended, ["harden"], SHORT, Reporter())
+    assert path == file.parent
+    assert file.stat().st_mtime_ns == written
+    assert result == read_defense(file)
+
+
+def test_the_report_says_what_to_do(defended: Path) -> None:
+    page = (defended / "report.html").read_text()
+    assert "What you can do" in page
+    assert "--defense randomized-smoothing" in page
+
+
+def test_a_run_that_names_a_defence_has_it_when_it_is_done(defended: Path, tmp_path: Path) -> None:
+    """The same as on the finished run, and the same training."""
+    config = small_config(*TINY, "adversary.kind=aligned", "defense.after=[harden]", *SHORT)
+    assert config.training_fingerprint() == RunFolder(defended).read_config().training_fingerprint()
+    run(config, tmp_path / "run", Reporter())
+    one, other = (
+        without_timings(json.loads((folder_of("harden", path) / "defense.json").read_text()))
+        for path in (defended, tmp_path / "run")
+    )
+    for key in ("servers", "white_box", "clean", "settings"):
+        assert one[key] == other[key], key
+
+
+def test_bad_names_and_foreign_changes_are_refused(defended: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'harden'"):
+        defend(defended, ["hardn"], [], Reporter())
+    with pytest.raises(ConfigError, match="each defence once"):
+        defend(defended, ["harden", "harden"], [], Reporter())
+    with pytest.raises(ConfigError, match=r"cannot change its training\.momentum"):
+        defend(defended, ["harden"], ["training.momentum=0.5"], Reporter())
+    with pytest.raises(RunError, match="no model that"):
+        load_hardened(defended)
+
+
+def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings are shared by the budgets; one table and one page come of it."""
+    monkeypatch.setattr(cli_sweeps, "make_executor", lambda *_args, **_options: Here())
+    sets = [part for override in (*SMALL, *TINY, *SHORT) for part in ("--set", override)]
+    crossed = ("--defense", "harden", "--eps", "0.1,0.2", "--alpha", "1")
+    assert (
+        splitaudit("bench-defenses", "demo", "--out", str(tmp_path / "out"), *crossed, *sets, monkeypatch=monkeypatch)
+        == 0
+    )
+    rows = pq.read_table(tmp_path / "out" / "defenses.parquet").to_pylist()
+    assert {(row["alpha"], row["eps"]) for row in rows} == {(1.0, 0.1), (1.0, 0.2)}
+    assert {row["attacker"] for row in rows} == {
+        "published",
+        "aligned",
+        "true-input",
+        "adaptive",
+        "white box, pgd",
+        "white box, apgd-ce",
+    }
+    assert all((tmp_path / "out" / row["folder"] / "load.py").exists() for row in rows)
+    assert len(list((tmp_path / "out" / "runs").glob("*/checkpoint"))) == 1
+    assert "tampered with alpha = 1" in (tmp_path / "out" / "defenses.html").read_text()
