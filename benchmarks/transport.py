@@ -176,9 +176,9 @@ def server_memory(steps: int = 10_000) -> None:
     )
 
     def send(method: str, *tensors: Tensor) -> None:
-        turn = coordinator.turn
+        turn = coordinator.course.turn
         client = turns[turn].client
-        key = pb.Key(run=fingerprint(shared), generation=coordinator.generation, client=client, turn=turn)
+        key = pb.Key(run=fingerprint(shared), generation=coordinator.course.generation, client=client, turn=turn)
         headers, payload = encode(*((tensor, torch.float32) for tensor in tensors))
         step = pack(pb.StepRequest(key=key, tensors=headers), payload)
         give = pack(pb.GiveRequest(key=key), [bytes(layers_bytes)])

@@ -33,10 +33,10 @@ from splitaudit.config import TransportConfig
 from splitaudit.transport import certificates
 from splitaudit.transport.access import AllowList
 from splitaudit.transport.certificates import read_credentials
-from splitaudit.transport.coordinator import Request
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
 from splitaudit.transport.grpc_server import start_grpc_server
 from splitaudit.transport.memory import keep_freed_memory
+from splitaudit.transport.protocol import Request
 from splitaudit.transport.service import Service
 from splitaudit.transport.wire import Specs, TensorSpec
 

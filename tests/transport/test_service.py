@@ -63,10 +63,10 @@ class Target:
         return self.service.answer(method, request, client)
 
     def key(self, **changed: object) -> pb.Key:
-        turn = self.coordinator.turn
+        turn = self.coordinator.course.turn
         valid: dict[str, object] = {
             "run": fingerprint(SETTINGS),
-            "generation": self.coordinator.generation,
+            "generation": self.coordinator.course.generation,
             "client": 0,
             "turn": turn,
         }
@@ -88,8 +88,8 @@ class Target:
         return pack(request, [payload])
 
     def state(self) -> State:
-        state = {name: tensor.clone() for name, tensor in self.coordinator._server.state().items()}
-        return {**state, "turn": torch.tensor(self.coordinator.turn)}
+        state = {name: tensor.clone() for name, tensor in self.coordinator.course.server.state().items()}
+        return {**state, "turn": torch.tensor(self.coordinator.course.turn)}
 
 
 NAN = torch.full((16, 8, 8, 8), float("nan"))
@@ -202,7 +202,7 @@ def survives(target: Target, method: str, content: bytes, before: State) -> bool
         refused = False
         target.clock.now += target.seconds + 1
         target.coordinator.expire()
-    assert target.coordinator.turn == int(before["turn"])
+    assert target.coordinator.course.turn == int(before["turn"])
     return refused
 
 

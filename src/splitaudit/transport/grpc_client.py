@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import grpc
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -13,10 +14,9 @@ from splitaudit.errors import DivergenceError, TransportError
 from splitaudit.learning.state import State
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import Credentials
-from splitaudit.transport.coordinator import GivenLayers, Request
 from splitaudit.transport.frames import Parsed, pack, unpack
 from splitaudit.transport.grpc_server import KEEPALIVE, SERVICE
-from splitaudit.transport.protocol import POLL_SECONDS
+from splitaudit.transport.protocol import POLL_SECONDS, GivenLayers, Request
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.settings import PROTOCOL, fingerprint
 from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
@@ -88,7 +88,7 @@ class GrpcTransport:
         del timeout  # the server has its own
         message = pb.TakeRequest(key=self._key(request), layers=layers)
         reply, sealed = self._call("Take", pack(message), pb.TakeReply)
-        return reply.turn, GivenLayers(bytes(sealed), reply.given, 0) if reply.ready else None
+        return reply.turn, GivenLayers(bytes(sealed), reply.given) if reply.ready else None
 
     def forward(self, request: Request, o1: Tensor) -> Tensor:
         (o2,) = self._step("Forward", request, [(o1, self._specs.o1)], {"o2": self._specs.o2})
@@ -108,7 +108,10 @@ class GrpcTransport:
 
     def deliver(self, request: Request) -> State:
         _, layers = self._call("Deliver", pack(pb.DeliverRequest(key=self._key(request))), pb.DeliverReply)
-        return load_tensors(bytes(layers))
+        try:
+            return load_tensors(bytes(layers))
+        except SafetensorError as error:
+            raise TransportError(f"The server's layers are unusable: {error}.") from None
 
     def leave(self, client: int) -> None:
         del client

@@ -11,9 +11,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from splitaudit.transport import messages_pb2 as pb
-from splitaudit.transport.coordinator import Coordinator, Request
+from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.frames import HEADER_BYTES, pack, unpack, unpack_alone
-from splitaudit.transport.protocol import POLL_SECONDS
+from splitaudit.transport.protocol import POLL_SECONDS, Request
 from splitaudit.transport.refusal import Refusal, malformed
 from splitaudit.transport.settings import PROTOCOL, check_settings, fingerprint
 from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
