@@ -57,6 +57,7 @@ class Course:
         self.absences = Absences(clients)
         self.failure: SplitAuditError | None = None
         """What ended the training early."""
+        self.given: GivenLayers | None
         self._restore()
 
     @property
@@ -125,7 +126,7 @@ class Course:
         """Who has stepped and not yet given its layers: what it learned is in its process only."""
         self.pending = False
         """Whether a forward pass waits for its backward pass."""
-        self.given: GivenLayers | None = None
+        self.given = None
         self.turn = self.given_since = 0
         """The turn whose layers are the given ones, and those after it."""
         self.progressed()

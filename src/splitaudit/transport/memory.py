@@ -14,7 +14,9 @@ def keep_freed_memory() -> None:
     given anew page by page, which takes longer than copying the message. One arena, since those of other threads
     than the first give back whatever is free. For a whole process, so to be called at its start.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         for option, value in ((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1)):
             library.mallopt(option, value)
