@@ -1,6 +1,7 @@
 """Deployments in threads of one process."""
 
 import copy
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,3 +44,12 @@ def nothing_runs_while_a_model_is_traced() -> Iterator[None]:
         patch.setattr(joining, "specs_of", locked(joining.specs_of))
         patch.setattr(joining, "build_model_for", build_once)
         yield
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

@@ -90,6 +90,13 @@ class Deployment:
             time.sleep(0.05)
         assert not self.errors, self.said
 
+    def wait_for_words(self, words: str) -> None:
+        """Until somebody has said them."""
+        deadline = time.monotonic() + 100
+        while not any(words in line for line in self.said):
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.05)
+
     def final(self, name: str) -> State:
         checkpoint = load_checkpoint(self.folder / f"run-{name}" / "checkpoint", pytest.fail)
         assert checkpoint is not None
@@ -108,9 +115,7 @@ def serving_clients(folder: Path, *overrides: str) -> Iterator[Deployment]:
     deployment = Deployment(folder, *overrides)
     thread = threading.Thread(target=deployment.serve, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not any("Serving at" in line for line in deployment.said) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    deployment.wait_for_words("Serving at")
     yield deployment
     clients = [threading.Thread(target=deployment.join, args=(name,), daemon=True) for name in ("a", "b")]
     for client in clients:

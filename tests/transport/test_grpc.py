@@ -1,6 +1,7 @@
 """Over gRPC with mutual TLS: the same parameters, whoever is not on the list kept out, and a bad network survived."""
 
 import datetime
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,17 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from splitaudit.errors import SplitAuditError, TransportError
 from splitaudit.experiments.run import attack
 from splitaudit.experiments.serving import build_server, serve
+from splitaudit.learning.state import part
 from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates
 from splitaudit.transport.certificates import Credentials, read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.protocol import Request
 from splitaudit.transport.settings import shared_settings
 from tests.transport.deployment import Deployment, serving_clients
-from tests.transport.parts import assert_same
+from tests.transport.parts import assert_same, in_process
 from tests.transport.proxy import Proxy
 
 
@@ -47,6 +51,55 @@ def test_over_a_bad_network_and_ready_for_an_attack(tmp_path: Path) -> None:
     _, result = attack(tmp_path / "run-a", ["mi-fgsm@whole"], [], deployment.reporter())
     assert result.training.iterations == 12
     assert result.attack("pgd").accuracy <= result.clean.accuracy
+
+
+@pytest.mark.slow
+def test_over_a_slow_network(tmp_path: Path) -> None:
+    """50 ms for every piece of up to 64 KiB, one in a hundred of which resets the connection instead."""
+    deployment = Deployment(tmp_path, "training.iterations=24")
+    proxy = Proxy(deployment.port, delay=0.05, reset_share=0.01)
+    deployment.train(proxy.port)
+    proxy.close()
+    assert proxy.resets > 0
+    deployment.assert_as_in_one_process()
+
+
+def test_going_on_without_a_client_until_it_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policy skip: one is gone between forward and backward. The other trains on, and both end with the same model."""
+    deployment = Deployment(tmp_path, "transport.missing=skip", "transport.step_seconds=2", "training.iterations=24")
+    backward, calls = GrpcTransport.backward, 0
+
+    class GoneError(Exception):
+        pass
+
+    def vanishes(transport: GrpcTransport, request: Request, do2: Tensor) -> Tensor:
+        nonlocal calls
+        calls += request.client == 1
+        if request.client == 1 and calls == 2:
+            raise GoneError
+        return backward(transport, request, do2)
+
+    monkeypatch.setattr(GrpcTransport, "backward", vanishes)
+    server, a, b = (
+        threading.Thread(target=work, args=names, daemon=True)
+        for work, names in ((deployment.serve, ()), (deployment.join, ("a",)), (deployment.join, ("b",)))
+    )
+    for thread in (server, a, b):
+        thread.start()
+    b.join(200)
+    assert [type(error) for error in deployment.errors] == [GoneError], deployment.said
+    deployment.errors.clear()
+    again = threading.Thread(target=deployment.join, args=("b",), daemon=True)
+    deployment.wait_for_words("client 1 does not answer: going on without it")
+    again.start()
+    deployment.wait_for([server, a, again])
+    assert any("turn 7 goes by without client 1" in line for line in deployment.said), deployment.said
+    models = [load_file(tmp_path / f"run-{name}" / "model.safetensors") for name in ("a", "b")]
+    assert_same((models[0], models[1]))
+    trained, undisturbed = deployment.final("server"), in_process(deployment.config())
+    assert any(
+        not torch.equal(tensor, undisturbed[f"server/{name}"]) for name, tensor in part(trained, "server").items()
+    )
 
 
 def test_plaintext_on_loopback_only(tmp_path: Path) -> None:
