@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from splitaudit.config import RunConfig
+from splitaudit.errors import TransportError
 from splitaudit.learning.state import State
 from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.protocol import Request
@@ -253,5 +254,21 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training() -> None:
     exchanges = Exchanges(records=Full())
     exchanges.give()
     refused(grpc.StatusCode.DATA_LOSS, "no space left", exchanges.forward)
-    with pytest.raises(Exception, match="no space left"):
+    with pytest.raises(TransportError, match="no space left"):
         exchanges.coordinator.watch()
+
+
+def test_so_does_a_row_that_cannot() -> None:
+    """The turn it comes after is committed: its client has the reply, and the next request says what is wrong."""
+
+    class Full(MemoryRecords):
+        def due(self, iteration: int) -> bool:
+            raise OSError("no space left")
+
+    exchanges = Exchanges(records=Full())
+    exchanges.give()
+    exchanges.forward()
+    exchanges.backward()
+    exchanges.give()
+    assert exchanges.coordinator.course.turn == 3
+    refused(grpc.StatusCode.DATA_LOSS, "no space left", exchanges.forward)

@@ -20,7 +20,7 @@ from splitaudit.runtime import start_runtime
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport import service
 from splitaudit.transport.certificates import read_credentials
-from splitaudit.transport.frames import pack
+from splitaudit.transport.frames import pack, unpack_alone
 from splitaudit.transport.grpc_client import open_channel
 from splitaudit.transport.grpc_server import SERVICE
 from splitaudit.transport.settings import PROTOCOL, fingerprint, shared_settings
@@ -50,16 +50,19 @@ class Intruder:
         self.settings = shared_settings(config, (1, 8, 8), specs)
         self.run, self._channel = fingerprint(self.settings), channel
         self.o1, self.o2 = torch.randn(specs.o1.shape), torch.randn(specs.o2.shape)
-        content = self._channel.unary_unary(f"/{SERVICE}/Hello")(self.hello())
-        self.generation = pb.HelloReply.FromString(content[4:]).generation
+        self.generation = unpack_alone(pb.HelloReply, self._call("Hello", self.hello())).generation
 
     def send(self, method: str, content: bytes) -> tuple[grpc.StatusCode, str]:
         """The code and the reason of the refusal."""
         try:
-            self._channel.unary_unary(f"/{SERVICE}/{method}")(content, timeout=60)
+            self._call(method, content)
         except grpc.RpcError as error:
             return error.code(), str(error.details())
         return grpc.StatusCode.OK, ""
+
+    def _call(self, method: str, content: bytes) -> bytes:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        return call(content, timeout=60)
 
     def hello(self, **changed: object) -> bytes:
         valid: dict[str, object] = {"protocol": PROTOCOL, "session": b"an intruder's own"[:16]}

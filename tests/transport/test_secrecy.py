@@ -45,7 +45,8 @@ def config(seed: int, port: int) -> RunConfig:
 def patterns(tensor: Tensor) -> list[str]:
     """Pieces that tell a tensor from others, in hexadecimal: as it lies in memory, and as it would in order."""
     tensor = tensor.detach()
-    as_it_lies = tensor.permute(sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim)))
+    strides = tensor.stride()
+    as_it_lies = tensor.permute(sorted(range(tensor.dim()), key=lambda dim: -strides[dim]))
     found = []
     for values in (as_it_lies, tensor):
         content = values.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
