@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.timing import show, take_turns
+from benchmarks.timing import Metered, show, take_turns
 from benchmarks.training import build, random_data, resident_bytes, session
 from splitaudit.config import RunConfig, parse_config
 from splitaudit.experiments.progress import Reporter
@@ -106,8 +106,8 @@ class Clients:
 
 
 @contextmanager
-def served(settings: RunConfig, base: Path) -> Iterator[None]:
-    """A server process with certificates, as long as the block lasts."""
+def served(settings: RunConfig, base: Path) -> Iterator[int]:
+    """A server process with certificates, as long as the block lasts; its id."""
     certificates.init(base / "ca")
     certificates.issue(base / "ca", "server", "server", base / "server", ["127.0.0.1"])
     for index in range(settings.data.clients):
@@ -115,8 +115,9 @@ def served(settings: RunConfig, base: Path) -> Iterator[None]:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     process = multiprocessing.get_context("spawn").Process(target=serve_in_process, args=(settings, base), daemon=True)
     process.start()
+    assert process.pid is not None
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.join()
@@ -127,14 +128,19 @@ def step_costs(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         settings = config(arguments, free_port(), arguments.wire)
-        with served(settings, base):
+        with served(settings, base) as server:
             rounds = session(settings, random_data(settings)).rounds()
             clients = Clients(settings, base)
-            seconds = take_turns({"in process": lambda: next(rounds), "gRPC": clients.step}, arguments.turns)
+            contestants = {"in process": Metered(lambda: next(rounds), []), "gRPC": Metered(clients.step, [server])}
+            seconds = take_turns(contestants, arguments.turns)
+    ratio = seconds["gRPC"] / seconds["in process"]
     show(
         f"{arguments.model}, depth 1, batch {arguments.batch}, {arguments.clients} clients: a step in process takes "
         f"{1000 * seconds['in process']:.0f} ms",
-        {f"gRPC / in process, wire {arguments.wire} (at most 1.10)": f"{seconds['gRPC'] / seconds['in process']:.3f}"},
+        {
+            f"gRPC / in process, wire {arguments.wire} (at most 1.10)": f"{ratio:.3f}",
+            "the same in processor time": f"{contestants['gRPC'].seconds / contestants['in process'].seconds:.3f}",
+        },
     )
 
 

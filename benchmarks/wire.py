@@ -21,14 +21,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import torch
 from torch import Tensor
 
-from benchmarks.timing import show, take_turns
+from benchmarks.timing import Metered, show, take_turns
 from splitaudit.config import TransportConfig
 from splitaudit.transport import certificates
 from splitaudit.transport.access import AllowList
@@ -43,6 +45,14 @@ from splitaudit.transport.wire import Specs, TensorSpec
 CPU, BATCH, LIMIT = torch.device("cpu"), 64, 2**30
 SETTINGS = json.dumps({})
 TURN = Request(0, 0, 0)
+
+
+class Ports(NamedTuple):
+    """Where the contestants' servers listen; ours has one for each size."""
+
+    raw: int
+    bare: int
+    ours: dict[int, int]
 
 
 class Mirror:
@@ -84,7 +94,7 @@ def serve(base: Path, sizes: list[int], ports: Connection) -> None:
     bare.start()
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=answer_raw, args=(listener, base, sizes), daemon=True).start()
-    ports.send((listener.getsockname()[1], bare_port, {size: mirrored(size) for size in sizes}))
+    ports.send(Ports(listener.getsockname()[1], bare_port, {size: mirrored(size) for size in sizes}))
     threading.Event().wait()
 
 
@@ -145,16 +155,17 @@ def receive(connection: ssl.SSLSocket, content: memoryview) -> None:
 
 
 @contextmanager
-def served(base: Path, sizes: list[int]) -> Iterator[tuple[int, int, dict[int, int]]]:
-    """The ports of a process with all servers, as long as the block lasts."""
+def served(base: Path, sizes: list[int]) -> Iterator[tuple[int, Ports]]:
+    """A process with all servers, as long as the block lasts: its id, and their ports."""
     certificates.init(base / "ca")
     certificates.issue(base / "ca", "server", "server", base / "server", ["127.0.0.1"])
     certificates.issue(base / "ca", "client", "0", base / "0", [])
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(base, sizes, theirs), daemon=True)
     process.start()
+    assert process.pid is not None
     try:
-        yield ours.recv()
+        yield process.pid, ours.recv()
     finally:
         process.terminate()
         process.join()
@@ -166,33 +177,38 @@ def transport_alone(sizes: list[int], turns: int) -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        with served(base, sizes) as (raw_port, bare_port, ports):
-            own = read_credentials(base / "0")
+        with served(base, sizes) as (process, ports):
             for size in sizes:
-                crossing = specs(size)
-                o1 = torch.randn(crossing.o1.shape).to(memory_format=torch.channels_last)
-                labels, content = torch.zeros(BATCH, dtype=torch.int64), o1.numpy().tobytes()
-                with (
-                    open_channel(f"127.0.0.1:{bare_port}", own, LIMIT) as bare,
-                    open_channel(f"127.0.0.1:{ports[size]}", own, LIMIT) as channel,
-                ):
-                    echo = bare.unary_unary("/bare/Echo")
-                    transport = GrpcTransport(channel, SETTINGS, crossing, TransportConfig(), CPU, print)
-                    seconds = take_turns(
-                        {
-                            "raw": raw_exchange(base, raw_port, size),
-                            "bare": lambda echo=echo, content=content: echo(content),
-                            "ours": lambda t=transport, o1=o1, labels=labels: t.train(TURN, o1, labels),
-                        },
-                        turns,
-                    )
+                with exchanges(base, ports, size) as contestants:
+                    metered = {name: Metered(work, [process]) for name, work in contestants.items()}
+                    seconds = take_turns(metered, turns)
+                used = {name: work.seconds / metered["raw"].seconds for name, work in metered.items()}
                 show(
                     f"Transport alone, {size} MiB forth and {size} MiB back: raw TLS {1000 * seconds['raw']:.1f} ms",
                     {
                         "SplitAudit / raw TLS socket (at most 1.3)": f"{seconds['ours'] / seconds['raw']:.2f}",
                         "bare gRPC / raw TLS socket": f"{seconds['bare'] / seconds['raw']:.2f}",
+                        "the same in processor time": f"{used['ours']:.2f}, {used['bare']:.2f}",
                     },
                 )
+
+
+@contextmanager
+def exchanges(base: Path, ports: Ports, size: int) -> Iterator[dict[str, Callable[[], object]]]:
+    """Each contestant's way of moving so many MiB forth and back, over connections that end with the block."""
+    own, crossing = read_credentials(base / "0"), specs(size)
+    o1 = torch.randn(crossing.o1.shape).to(memory_format=torch.channels_last)
+    labels, content = torch.zeros(BATCH, dtype=torch.int64), o1.numpy().tobytes()
+    with (
+        open_channel(f"127.0.0.1:{ports.bare}", own, LIMIT) as bare,
+        open_channel(f"127.0.0.1:{ports.ours[size]}", own, LIMIT) as channel,
+    ):
+        transport = GrpcTransport(channel, SETTINGS, crossing, TransportConfig(), CPU, print)
+        yield {
+            "raw": raw_exchange(base, ports.raw, size),
+            "bare": partial(bare.unary_unary("/bare/Echo"), content),
+            "ours": partial(transport.train, TURN, o1, labels),
+        }
 
 
 if __name__ == "__main__":
