@@ -65,7 +65,9 @@ def serve(
     """Be the server of a training between machines. The same command goes on from the last checkpoint."""
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.serving import serve as serve_training
+    from splitaudit.transport.memory import keep_freed_memory
 
+    keep_freed_memory()
     settings = load_config(config, set_)
     path = out or Path("runs") / f"server-{Path(config).stem}"
     serve_training(settings, certs, path, Reporter(), clients=clients, insecure=insecure)
@@ -81,6 +83,8 @@ def join(
     """Be a client of a training between machines. The same command goes on from where the training stands."""
     from splitaudit.experiments.joining import join_training
     from splitaudit.experiments.progress import Reporter
+    from splitaudit.transport.memory import keep_freed_memory
 
+    keep_freed_memory()
     path = out or Path("runs") / f"{certs.resolve().name}-{Path(config).stem}"
     join_training(load_config(config, set_), certs, path, Reporter(), insecure=insecure)

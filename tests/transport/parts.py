@@ -145,5 +145,5 @@ def assert_same(states: tuple[State, State]) -> None:
 
 def final_state(config: RunConfig, coordinator: Coordinator, party: Party) -> State:
     """As a session in one process would end."""
-    parts = join(clients=party.layers.state(), server=coordinator._server.state())
+    parts = join(clients=party.layers.state(), server=coordinator.course.server.state())
     return {"iteration": torch.tensor(config.training.iterations), **parts}

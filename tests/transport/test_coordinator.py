@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from splitaudit.config import RunConfig
+from splitaudit.errors import TransportError
 from splitaudit.learning.state import State
-from splitaudit.transport.coordinator import Coordinator, Request
+from splitaudit.transport.coordinator import Coordinator
+from splitaudit.transport.protocol import Request
 from splitaudit.transport.refusal import Refusal
 from tests.transport.parts import BATCH_NORM, MemoryRecords, assert_same, make_coordinator, tiny_config
 
@@ -39,9 +41,9 @@ class Exchanges:
         return self.coordinator.hello(client, session)[1]
 
     def request(self, turn: int | None = None, client: int | None = None) -> Request:
-        turn = self.coordinator.turn if turn is None else turn
-        owner = self.coordinator.turns[turn].client if client is None else client
-        return Request(self.coordinator.generation, owner, turn)
+        turn = self.coordinator.course.turn if turn is None else turn
+        owner = self.coordinator.course.turns[turn].client if client is None else client
+        return Request(self.coordinator.course.generation, owner, turn)
 
     def give(self) -> None:
         self.coordinator.give(self.request(), LAYERS)
@@ -51,12 +53,12 @@ class Exchanges:
 
     def backward(self) -> Tensor:
         request = self.request()
-        kept = self.coordinator._replies[request.client][2]
+        kept = self.coordinator.course.replies[request.client][2]
         assert isinstance(kept, Tensor)
         return self.coordinator.backward(request, torch.ones_like(kept))
 
     def state(self) -> State:
-        return {name: tensor.clone() for name, tensor in self.coordinator._server.state().items()}
+        return {name: tensor.clone() for name, tensor in self.coordinator.course.server.state().items()}
 
 
 def refused(code: grpc.StatusCode, text: str, call: object) -> None:
@@ -82,7 +84,7 @@ def test_a_request_that_comes_again_gets_the_same_reply_and_changes_nothing() ->
     exchanges.give()
     coordinator.give(given, b"others")
     assert coordinator.take(exchanges.request(), layers=True, timeout=0)[1].sealed == LAYERS  # type: ignore[union-attr]
-    assert coordinator.turn == 3
+    assert coordinator.course.turn == 3
 
 
 def test_one_reply_is_kept_for_each_client() -> None:
@@ -94,7 +96,7 @@ def test_one_reply_is_kept_for_each_client() -> None:
         exchanges.backward()
         exchanges.give()
     assert exchanges.coordinator.over
-    assert len(exchanges.coordinator._replies) == 3
+    assert len(exchanges.coordinator.course.replies) == 3
 
 
 def test_requests_out_of_order_are_refused_with_the_reason() -> None:
@@ -111,7 +113,7 @@ def test_requests_out_of_order_are_refused_with_the_reason() -> None:
     refused(
         grpc.StatusCode.INVALID_ARGUMENT,
         "no turn 99",
-        lambda: coordinator.take(Request(coordinator.generation, 0, 99), layers=False, timeout=0),
+        lambda: coordinator.take(Request(coordinator.course.generation, 0, 99), layers=False, timeout=0),
     )
     refused(grpc.StatusCode.ABORTED, "hello", lambda: coordinator.forward(Request(1, 0, 1), o1))
     assert_same((exchanges.state(), before))
@@ -119,7 +121,7 @@ def test_requests_out_of_order_are_refused_with_the_reason() -> None:
     exchanges.backward()
     exchanges.give()
     refused(grpc.StatusCode.OUT_OF_RANGE, "is over", lambda: coordinator.forward(exchanges.request(1, 0), o1))
-    assert coordinator.turn == 3
+    assert coordinator.course.turn == 3
 
 
 @pytest.mark.parametrize("topology", ["u_shaped", "vanilla"])
@@ -134,7 +136,7 @@ def test_a_forward_pass_without_backward_leaves_no_trace(topology: str) -> None:
     exchanges.clock.now += exchanges.config.transport.step_seconds + 1
     exchanges.coordinator.expire()
     assert_same((exchanges.state(), before))
-    assert not hasattr(exchanges.coordinator._server, "_o1")
+    assert not hasattr(exchanges.coordinator.course.server, "_o1")
     refused(
         grpc.StatusCode.FAILED_PRECONDITION,
         "forgotten",
@@ -147,10 +149,10 @@ def test_a_new_process_amid_a_step_begins_the_step_anew() -> None:
     """Killed between forward and backward: nothing had been learned, so nobody else notices."""
     exchanges = Exchanges()
     exchanges.give()
-    before, generation = exchanges.state(), exchanges.coordinator.generation
+    before, generation = exchanges.state(), exchanges.coordinator.course.generation
     exchanges.forward()
     assert exchanges.hello(0, b"second process..") == 1
-    assert exchanges.coordinator.generation == generation
+    assert exchanges.coordinator.course.generation == generation
     assert_same((exchanges.state(), before))
 
 
@@ -166,9 +168,9 @@ def test_a_new_process_after_a_step_takes_all_back_to_the_checkpoint() -> None:
         states.append(exchanges.state())
     exchanges.forward()
     exchanges.backward()
-    generation = exchanges.coordinator.generation
+    generation = exchanges.coordinator.course.generation
     assert exchanges.hello(0, b"second process..") == 5, "two rounds of two turns each, after turn 0"
-    assert exchanges.coordinator.generation != generation
+    assert exchanges.coordinator.course.generation != generation
     assert_same((exchanges.state(), states[2]))
     assert exchanges.hello(0, b"second process..") == 5, "the same process again"
 
@@ -179,10 +181,10 @@ def test_gradients_gathered_for_one_update_are_dropped_on_the_way_back() -> None
     exchanges.give()
     exchanges.forward()
     exchanges.backward()
-    parameters = list(exchanges.coordinator._server.layers.module.parameters())
+    parameters = list(exchanges.coordinator.course.server.layers.module.parameters())
     assert any(parameter.grad is not None for parameter in parameters)
     exchanges.hello(0, b"second process..")
-    assert exchanges.coordinator.turn == 1
+    assert exchanges.coordinator.course.turn == 1
     assert all(parameter.grad is None for parameter in parameters)
 
 
@@ -191,7 +193,7 @@ def test_a_silent_client_is_waited_for() -> None:
     exchanges.give()
     exchanges.clock.now += 10 * exchanges.config.transport.step_seconds
     exchanges.coordinator.expire()
-    assert exchanges.coordinator.turn == 1
+    assert exchanges.coordinator.course.turn == 1
 
 
 def test_or_passed_over_until_it_comes_back() -> None:
@@ -202,7 +204,7 @@ def test_or_passed_over_until_it_comes_back() -> None:
     before = exchanges.state()
     exchanges.clock.now += seconds + 1
     coordinator.expire()
-    assert coordinator.turn == 3, "client 0's step and hand-over are passed"
+    assert coordinator.course.turn == 3, "client 0's step and hand-over are passed"
     after = exchanges.state()
     assert int(after.pop("iteration")) == int(before.pop("iteration")) + 1
     assert_same((after, before))
@@ -210,13 +212,13 @@ def test_or_passed_over_until_it_comes_back() -> None:
         exchanges.forward()
         exchanges.backward()
         exchanges.give()
-    assert coordinator.turn == 9, "and again, without waiting"
+    assert coordinator.course.turn == 9, "and again, without waiting"
     coordinator.take(exchanges.request(13, 0), layers=True, timeout=0)
     for _ in (1, 2):
         exchanges.forward()
         exchanges.backward()
         exchanges.give()
-    assert coordinator.turn == 13, "it asked for the layers: its turn comes again"
+    assert coordinator.course.turn == 13, "it asked for the layers: its turn comes again"
 
 
 def test_somebody_is_always_waited_for() -> None:
@@ -226,14 +228,14 @@ def test_somebody_is_always_waited_for() -> None:
     for _ in range(20):
         exchanges.clock.now += exchanges.config.transport.step_seconds + 1
         exchanges.coordinator.expire()
-    assert exchanges.coordinator.turn < exchanges.coordinator.turns.end
-    assert exchanges.coordinator.turns[exchanges.coordinator.turn].client == 2
+    assert exchanges.coordinator.course.turn < exchanges.coordinator.course.turns.end
+    assert exchanges.coordinator.course.turns[exchanges.coordinator.course.turn].client == 2
 
 
 def test_watching_ends_when_all_have_left_or_patience_does() -> None:
     exchanges = Exchanges()
     refused(grpc.StatusCode.FAILED_PRECONDITION, "not over", lambda: exchanges.coordinator.leave(0))
-    exchanges.coordinator.turn = exchanges.coordinator.turns.end
+    exchanges.coordinator.course.turn = exchanges.coordinator.course.turns.end
     for client in range(3):
         assert exchanges.coordinator.undelivered == list(range(client, 3))
         exchanges.coordinator.leave(client)
@@ -252,5 +254,21 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training() -> None:
     exchanges = Exchanges(records=Full())
     exchanges.give()
     refused(grpc.StatusCode.DATA_LOSS, "no space left", exchanges.forward)
-    with pytest.raises(Exception, match="no space left"):
+    with pytest.raises(TransportError, match="no space left"):
         exchanges.coordinator.watch()
+
+
+def test_so_does_a_row_that_cannot() -> None:
+    """The turn it comes after is committed: its client has the reply, and the next request says what is wrong."""
+
+    class Full(MemoryRecords):
+        def due(self, iteration: int) -> bool:
+            raise OSError("no space left")
+
+    exchanges = Exchanges(records=Full())
+    exchanges.give()
+    exchanges.forward()
+    exchanges.backward()
+    exchanges.give()
+    assert exchanges.coordinator.course.turn == 3
+    refused(grpc.StatusCode.DATA_LOSS, "no space left", exchanges.forward)

@@ -1,152 +1,29 @@
 """Over gRPC with mutual TLS: the same parameters, whoever is not on the list kept out, and a bad network survived."""
 
-import copy
 import datetime
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from splitaudit.config import RunConfig
-from splitaudit.data import AuditData
 from splitaudit.errors import SplitAuditError, TransportError
-from splitaudit.experiments import joining, serving
-from splitaudit.experiments.joining import join_training
-from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import attack
 from splitaudit.experiments.serving import build_server, serve
-from splitaudit.learning.checkpoint import load_checkpoint
-from splitaudit.learning.state import State, part
-from splitaudit.models import SplitModel
+from splitaudit.learning.state import part
 from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates
 from splitaudit.transport.certificates import Credentials, read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.protocol import Request
 from splitaudit.transport.settings import shared_settings
-from tests.conftest import small_config
-from tests.transport.parts import TINY, assert_same, in_process
+from tests.transport.deployment import Deployment, serving_clients
+from tests.transport.parts import assert_same, in_process
 from tests.transport.proxy import Proxy
-
-TRACING = threading.Lock()
-MODELS: dict[str, SplitModel] = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_runs_while_a_model_is_traced() -> Iterator[None]:
-    """torch.fx patches all modules of the process meanwhile; parties are processes of their own but in these tests."""
-
-    def locked(work: Callable[..., Any]) -> Callable[..., Any]:
-        def one_at_a_time(*arguments: Any, **named: Any) -> Any:
-            with TRACING:
-                return work(*arguments, **named)
-
-        return one_at_a_time
-
-    build = joining.build_model_for
-
-    def build_once(held: Tensor, config: RunConfig, data: AuditData, seed: int) -> SplitModel:
-        """The second client copies, since the first may be training already."""
-        with TRACING:
-            name = f"{config.model} {seed}"
-            if name not in MODELS:
-                MODELS[name] = build(held, config, data, seed)
-            return copy.deepcopy(MODELS[name])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "build_server", locked(serving.build_server))
-        patch.setattr(joining, "specs_of", locked(joining.specs_of))
-        patch.setattr(joining, "build_model_for", build_once)
-        yield
-
-
-class Deployment:
-    """A certificate authority, a server and two clients, all in threads of this process."""
-
-    def __init__(self, folder: Path, *overrides: str) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.overrides = (*TINY, "data.clients=2", "adversary.kind=honest", *overrides)
-        certificates.init(folder / "ca")
-        certificates.issue(folder / "ca", "server", "server", folder / "server", ["127.0.0.1"])
-        for name in ("a", "b"):
-            certificates.issue(folder / "ca", "client", name, folder / name, [])
-        self.said: list[str] = []
-        self.errors: list[Exception] = []
-
-    def config(self, port: int | None = None, *more: str) -> RunConfig:
-        told = (f"transport.address=127.0.0.1:{port or self.port}", "transport.classes=10")
-        return small_config(*self.overrides, *told, "transport.image_shape=[1,8,8]", *more)
-
-    def reporter(self) -> Reporter:
-        reporter = Reporter()
-        reporter.say = self.said.append  # type: ignore[method-assign]
-        reporter.warn = self.said.append  # type: ignore[method-assign]
-        return reporter
-
-    def serve(self, *more: str, insecure: bool = False) -> None:
-        self._noting(
-            lambda: serve(
-                self.config(None, *more),
-                self.folder / "server",
-                self.folder / "run-server",
-                self.reporter(),
-                clients=self.folder / "ca" / "clients.txt",
-                insecure=insecure,
-            )
-        )
-
-    def join(self, name: str, port: int | None = None, insecure: bool = False) -> None:
-        run = self.folder / f"run-{name}"
-        self._noting(
-            lambda: join_training(self.config(port), self.folder / name, run, self.reporter(), insecure=insecure)
-        )
-
-    def _noting(self, work: object) -> None:
-        assert callable(work)
-        try:
-            work()
-        except Exception as error:
-            self.errors.append(error)
-
-    def train(self, port: int | None = None, insecure: bool = False) -> None:
-        """To the end, with all three."""
-        threads = [
-            threading.Thread(target=self.serve, kwargs={"insecure": insecure}, daemon=True),
-            *(threading.Thread(target=self.join, args=(name, port, insecure), daemon=True) for name in ("a", "b")),
-        ]
-        for thread in threads:
-            thread.start()
-        self.wait_for(threads)
-
-    def wait_for(self, threads: list[threading.Thread]) -> None:
-        """Until all have ended; not any longer if one of them has failed."""
-        deadline = time.monotonic() + 500
-        while any(thread.is_alive() for thread in threads):
-            assert not self.errors, self.said
-            assert time.monotonic() < deadline, self.said
-            time.sleep(0.05)
-        assert not self.errors, self.said
-
-    def final(self, name: str) -> State:
-        checkpoint = load_checkpoint(self.folder / f"run-{name}" / "checkpoint", pytest.fail)
-        assert checkpoint is not None
-        return checkpoint.state
-
-    def assert_as_in_one_process(self) -> None:
-        expected = in_process(self.config())
-        assert_same((part(self.final("server"), "server"), part(expected, "server")))
-        for name in ("a", "b"):
-            assert_same((part(self.final(name), "clients"), part(expected, "clients")))
 
 
 @pytest.mark.parametrize(
@@ -176,6 +53,55 @@ def test_over_a_bad_network_and_ready_for_an_attack(tmp_path: Path) -> None:
     assert result.attack("pgd").accuracy <= result.clean.accuracy
 
 
+@pytest.mark.slow
+def test_over_a_slow_network(tmp_path: Path) -> None:
+    """50 ms for every piece of up to 64 KiB, one in a hundred of which resets the connection instead."""
+    deployment = Deployment(tmp_path, "training.iterations=24")
+    proxy = Proxy(deployment.port, delay=0.05, reset_share=0.01)
+    deployment.train(proxy.port)
+    proxy.close()
+    assert proxy.resets > 0
+    deployment.assert_as_in_one_process()
+
+
+def test_going_on_without_a_client_until_it_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policy skip: one is gone between forward and backward. The other trains on, and both end with the same model."""
+    deployment = Deployment(tmp_path, "transport.missing=skip", "transport.step_seconds=2", "training.iterations=24")
+    backward, calls = GrpcTransport.backward, 0
+
+    class GoneError(Exception):
+        pass
+
+    def vanishes(transport: GrpcTransport, request: Request, do2: Tensor) -> Tensor:
+        nonlocal calls
+        calls += request.client == 1
+        if request.client == 1 and calls == 2:
+            raise GoneError
+        return backward(transport, request, do2)
+
+    monkeypatch.setattr(GrpcTransport, "backward", vanishes)
+    server, a, b = (
+        threading.Thread(target=work, args=names, daemon=True)
+        for work, names in ((deployment.serve, ()), (deployment.join, ("a",)), (deployment.join, ("b",)))
+    )
+    for thread in (server, a, b):
+        thread.start()
+    b.join(200)
+    assert [type(error) for error in deployment.errors] == [GoneError], deployment.said
+    deployment.errors.clear()
+    again = threading.Thread(target=deployment.join, args=("b",), daemon=True)
+    deployment.wait_for_words("client 1 does not answer: going on without it")
+    again.start()
+    deployment.wait_for([server, a, again])
+    assert any("turn 7 goes by without client 1" in line for line in deployment.said), deployment.said
+    models = [load_file(tmp_path / f"run-{name}" / "model.safetensors") for name in ("a", "b")]
+    assert_same((models[0], models[1]))
+    trained, undisturbed = deployment.final("server"), in_process(deployment.config())
+    assert any(
+        not torch.equal(tensor, undisturbed[f"server/{name}"]) for name, tensor in part(trained, "server").items()
+    )
+
+
 def test_plaintext_on_loopback_only(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     deployment.train(insecure=True)
@@ -200,19 +126,9 @@ def test_plaintext_on_loopback_only(tmp_path: Path) -> None:
 def served(
     nothing_runs_while_a_model_is_traced: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """A server that waits for clients. At last they come, and train as if nobody had been there before."""
-    deployment = Deployment(tmp_path_factory.mktemp("served"))
-    thread = threading.Thread(target=deployment.serve, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not any("Serving at" in line for line in deployment.said) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    yield deployment
-    clients = [threading.Thread(target=deployment.join, args=(name,), daemon=True) for name in ("a", "b")]
-    for client in clients:
-        client.start()
-    deployment.wait_for([*clients, thread])
-    deployment.assert_as_in_one_process()
+    """One for all tests below, none of which leaves a trace."""
+    with serving_clients(tmp_path_factory.mktemp("served")) as deployment:
+        yield deployment
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from splitaudit.data import AuditData, load_audit_data
 from splitaudit.errors import TransportError
-from splitaudit.transport.coordinator import Coordinator, GivenLayers, Request
-from splitaudit.transport.member import Averaged
+from splitaudit.transport.coordinator import Coordinator
+from splitaudit.transport.handover import Averaged
+from splitaudit.transport.protocol import GivenLayers, Request
 from tests.adversary.reach import reachable
 from tests.transport.parts import (
     BATCH_NORM,

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from splitaudit.experiments.serving import build_server
 from splitaudit.learning.state import State
 from splitaudit.runtime import start_runtime
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport import service
+from splitaudit.transport.frames import pack
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.service import CALLS_PER_CLIENT, Service
 from splitaudit.transport.settings import PROTOCOL, fingerprint
@@ -56,107 +57,103 @@ class Target:
         )
         for client in range(3):
             self.answer("Hello", self.hello(), client)
-        self.answer("Give", pb.GiveRequest(key=self.key(), layers=b"sealed"))
+        self.answer("Give", pack(pb.GiveRequest(key=self.key()), [b"sealed"]))
 
-    def answer(self, method: str, request: Message | bytes, client: int = 0) -> bytes:
-        content = request if isinstance(request, bytes) else request.SerializeToString()
-        return self.service.answer(method, content, client)
+    def answer(self, method: str, request: bytes, client: int = 0) -> bytes:
+        return self.service.answer(method, request, client)
 
     def key(self, **changed: object) -> pb.Key:
-        turn = self.coordinator.turn
+        turn = self.coordinator.course.turn
         valid: dict[str, object] = {
             "run": fingerprint(SETTINGS),
-            "generation": self.coordinator.generation,
+            "generation": self.coordinator.course.generation,
             "client": 0,
             "turn": turn,
         }
         return pb.Key(**(valid | changed))  # type: ignore[arg-type]
 
-    def hello(self, **changed: object) -> pb.HelloRequest:
-        valid: dict[str, object] = {"protocol": PROTOCOL, "session": bytes(16), "settings": SETTINGS}
-        return pb.HelloRequest(**(valid | changed))  # type: ignore[arg-type]
+    def hello(self, settings: str = SETTINGS, **changed: object) -> bytes:
+        valid: dict[str, object] = {"protocol": PROTOCOL, "session": bytes(16)}
+        return pack(pb.HelloRequest(**(valid | changed)), [settings.encode()])  # type: ignore[arg-type]
 
-    def step(self, key: pb.Key | None = None, tensor: pb.Tensor | None = None) -> pb.StepRequest:
-        return pb.StepRequest(key=key or self.key(), tensor=tensor or encode(self.o1, torch.float32))
-
-    def tensor(self, **changed: object) -> pb.Tensor:
-        """The valid o1 with some fields changed."""
-        message = encode(self.o1, torch.float32)
-        fields = {name: getattr(message, name) for name in ("dtype", "shape", "order", "data")}
-        return pb.Tensor(**(fields | changed))
+    def step(self, tensor: Tensor | None = None, key: pb.Key | None = None, **changed: object) -> bytes:
+        """With the valid o1 or another tensor, some fields of its header changed, or its `data`."""
+        tensor = self.o1 if tensor is None else tensor
+        (header,), (data,) = encode((tensor, tensor.dtype))
+        valid: dict[str, object] = {"dtype": header.dtype, "shape": header.shape, "order": header.order, "data": data}
+        fields = valid | changed
+        payload = fields.pop("data")
+        assert isinstance(payload, bytes | memoryview)
+        request = pb.StepRequest(key=key or self.key(), tensors=[pb.Tensor(**fields)])  # type: ignore[arg-type]
+        return pack(request, [payload])
 
     def state(self) -> State:
-        state = {name: tensor.clone() for name, tensor in self.coordinator._server.state().items()}
-        return {**state, "turn": torch.tensor(self.coordinator.turn)}
+        state = {name: tensor.clone() for name, tensor in self.coordinator.course.server.state().items()}
+        return {**state, "turn": torch.tensor(self.coordinator.course.turn)}
 
 
 NAN = torch.full((16, 8, 8, 8), float("nan"))
-HAND_MADE: dict[str, tuple[str, str, Callable[[Target], Message | bytes]]] = {
-    "no message": ("Forward", "no such message", lambda t: b"\xff\xff\xff\xff"),
-    "empty": ("Forward", "dtype is ''", lambda t: b""),
-    "truncated": ("Forward", "no such message", lambda t: t.step().SerializeToString()[:-100]),
-    "too long": ("Forward", "bytes, at most", lambda t: t.step().SerializeToString() + bytes(5000)),
-    "huge header": ("Forward", "bytes, at most", lambda t: t.step(t.key(run="x" * 10_000))),
+HAND_MADE: dict[str, tuple[str, str, Callable[[Target], bytes]]] = {
+    "no message": ("Forward", "no such message", lambda t: b"\x04\0\0\0\xff\xff\xff\xff"),
+    "empty": ("Forward", "the frame has 0", lambda t: b""),
+    "a length of its own": ("Forward", "of 4294967299 bytes", lambda t: b"\xff\xff\xff\xff" + t.step()[4:]),
+    "truncated": ("Forward", "o1: 32668 bytes of data, expected 32768", lambda t: t.step()[:-100]),
+    "truncated in the message": ("Forward", "but the frame has 20", lambda t: t.step()[:20]),
+    "too long": ("Forward", "bytes, at most", lambda t: t.step() + bytes(5000)),
+    "too long by one": ("Forward", "32769 bytes of data", lambda t: t.step() + b"x"),
+    "huge header": ("Forward", "no message more than 4096", lambda t: t.step(key=t.key(run="x" * 5000), data=b"")),
     "other shape": (
         "Forward",
         "o1: shape is 8x16x8x8, expected 16x8x8x8",
-        lambda t: t.step(None, t.tensor(shape=[8, 16, 8, 8])),
+        lambda t: t.step(shape=[8, 16, 8, 8]),
     ),
-    "scalar": ("Forward", "o1: shape is , expected", lambda t: t.step(None, t.tensor(shape=[]))),
-    "thousand dimensions": (
+    "scalar": ("Forward", "o1: shape is , expected", lambda t: t.step(shape=[])),
+    "thousand dimensions": ("Forward", "o1: shape is 1x1x1x1x1x1x1x1x...", lambda t: t.step(shape=[1] * 1000)),
+    "huge shape": ("Forward", "o1: shape", lambda t: t.step(shape=[2**32 - 1] * 4)),
+    "other batch size": ("Forward", "o1: shape is 1x8x8x8", lambda t: t.step(t.o1[:1])),
+    "other dtype": ("Forward", "dtype is 'bfloat16', expected float32", lambda t: t.step(t.o1.bfloat16())),
+    "unknown dtype": ("Forward", "dtype is 'complex", lambda t: t.step(dtype="complex" * 100)),
+    "too few bytes": ("Forward", "4 bytes of data, expected 32768", lambda t: t.step(data=b"1234")),
+    "an order with a dimension twice": ("Forward", "order 0x0x1x2", lambda t: t.step(order=[0, 0, 1, 2])),
+    "no order": ("Forward", "order", lambda t: t.step(order=[])),
+    "NaN": ("Forward", "o1: not all values are finite", lambda t: t.step(NAN)),
+    "no tensor": ("Forward", "0 tensors, expected 1: o1", lambda t: pack(pb.StepRequest(key=t.key()))),
+    "two tensors": (
         "Forward",
-        "o1: shape is 1x1x1x1x1x1x1x1x...",
-        lambda t: t.step(None, t.tensor(shape=[1] * 1000)),
+        "2 tensors, expected 1: o1",
+        lambda t: pack(pb.StepRequest(key=t.key(), tensors=[pb.Tensor(), pb.Tensor()])),
     ),
-    "huge shape": ("Forward", "o1: shape", lambda t: t.step(None, t.tensor(shape=[2**32 - 1] * 4))),
-    "other batch size": ("Forward", "o1: shape is 1x8x8x8", lambda t: t.step(None, encode(t.o1[:1], torch.float32))),
-    "other dtype": (
-        "Forward",
-        "dtype is 'bfloat16', expected float32",
-        lambda t: t.step(None, encode(t.o1, torch.bfloat16)),
-    ),
-    "unknown dtype": ("Forward", "dtype is 'complex", lambda t: t.step(None, t.tensor(dtype="complex" * 100))),
-    "too few bytes": ("Forward", "bytes of data, expected 32768", lambda t: t.step(None, t.tensor(data=b"1234"))),
-    "an order with a dimension twice": (
-        "Forward",
-        "order 0x0x1x2",
-        lambda t: t.step(None, t.tensor(order=[0, 0, 1, 2])),
-    ),
-    "no order": ("Forward", "order", lambda t: t.step(None, t.tensor(order=[]))),
-    "NaN": ("Forward", "o1: not all values are finite", lambda t: t.step(None, encode(NAN, torch.float32))),
-    "another run": ("Forward", "run: 'abc', expected", lambda t: t.step(t.key(run="abc"))),
+    "another run": ("Forward", "run: 'abc', expected", lambda t: t.step(key=t.key(run="abc"))),
     "another client's id": (
         "Forward",
         "client: 1, but the certificate is client 0's",
-        lambda t: t.step(t.key(client=1)),
+        lambda t: t.step(key=t.key(client=1)),
     ),
-    "another generation": ("Forward", "hello again", lambda t: t.step(t.key(generation=1))),
-    "a turn to come": ("Forward", "has not come", lambda t: t.step(t.key(turn=7))),
-    "a turn of nobody": ("Forward", "no turn 18446744073709551615", lambda t: t.step(t.key(turn=2**64 - 1))),
-    "a hand-over's turn": ("Forward", "not a split step", lambda t: t.step(t.key(turn=2))),
-    "backward before forward": ("Backward", "no forward pass", lambda t: t.step(None, encode(t.o2, torch.float32))),
-    "a gradient of another shape": (
-        "Backward",
-        "dL/do2: shape",
-        lambda t: t.step(None, encode(t.o2[:8], torch.float32)),
-    ),
-    "too large layers": ("Give", "bytes, at most", lambda t: pb.GiveRequest(key=t.key(turn=2), layers=bytes(9000))),
-    "no layers": ("Give", "none were sent", lambda t: pb.GiveRequest(key=t.key())),
-    "layers before the step": ("Give", "is a split step", lambda t: pb.GiveRequest(key=t.key(), layers=b"x")),
-    "the model too early": ("Deliver", "not over", lambda t: pb.DeliverRequest(key=t.key())),
-    "leaving too early": ("Leave", "not over", lambda t: pb.LeaveRequest()),
-    "layers of a past turn": ("Take", "is over", lambda t: pb.TakeRequest(key=t.key(turn=0), layers=True)),
+    "another generation": ("Forward", "hello again", lambda t: t.step(key=t.key(generation=1))),
+    "a turn to come": ("Forward", "has not come", lambda t: t.step(key=t.key(turn=7))),
+    "a turn of nobody": ("Forward", "no turn 18446744073709551615", lambda t: t.step(key=t.key(turn=2**64 - 1))),
+    "a hand-over's turn": ("Forward", "not a split step", lambda t: t.step(key=t.key(turn=2))),
+    "backward before forward": ("Backward", "no forward pass", lambda t: t.step(t.o2)),
+    "a gradient of another shape": ("Backward", "dL/do2: shape", lambda t: t.step(t.o2[:8])),
+    "too large layers": ("Give", "bytes, at most", lambda t: pack(pb.GiveRequest(key=t.key(turn=2)), [bytes(9000)])),
+    "no layers": ("Give", "none were sent", lambda t: pack(pb.GiveRequest(key=t.key()))),
+    "layers before the step": ("Give", "is a split step", lambda t: pack(pb.GiveRequest(key=t.key()), [b"x"])),
+    "the model too early": ("Deliver", "not over", lambda t: pack(pb.DeliverRequest(key=t.key()))),
+    "leaving too early": ("Leave", "not over", lambda t: pack(pb.LeaveRequest())),
+    "more than goodbye": ("Leave", "2 bytes of payload, expected none", lambda t: pack(pb.LeaveRequest(), [b"ok"])),
+    "layers of a past turn": ("Take", "is over", lambda t: pack(pb.TakeRequest(key=t.key(turn=0), layers=True))),
     "another protocol": ("Hello", "protocol version differs: 9 at the client, 1", lambda t: t.hello(protocol=9)),
-    "settings that are no JSON": ("Hello", "settings: not JSON", lambda t: t.hello(settings="{")),
-    "nested settings": ("Hello", "settings: not JSON, or nested", lambda t: t.hello(settings="[" * 30_000)),
-    "settings without end": ("Hello", "bytes, at most", lambda t: t.hello(settings=" " * 100_000)),
+    "settings that are no JSON": ("Hello", "settings: not JSON", lambda t: t.hello("{")),
+    "settings that are no text": ("Hello", "settings: not JSON", lambda t: t.hello()[:-1] + b"\xff"),
+    "nested settings": ("Hello", "settings: not JSON, or nested", lambda t: t.hello("[" * 30_000)),
+    "settings without end": ("Hello", "bytes, at most", lambda t: t.hello(" " * 100_000)),
     "a short session": ("Hello", "session: 3 bytes", lambda t: t.hello(session=b"abc")),
     "another setting": (
         "Hello",
         "training.learning_rate: 0.1 at the client, 0.05 at the server",
-        lambda t: t.hello(settings=SETTINGS.replace("0.05", "0.1")),
+        lambda t: t.hello(SETTINGS.replace("0.05", "0.1")),
     ),
-    "another cut": ("Hello", "cut.o1.shape: .*16, 4", lambda t: t.hello(settings=SETTINGS.replace("16, 8", "16, 4"))),
+    "another cut": ("Hello", "cut.o1.shape: .*16, 4", lambda t: t.hello(SETTINGS.replace("16, 8", "16, 4"))),
 }
 
 
@@ -183,11 +180,10 @@ def test_labels_that_are_no_class(label: int) -> None:
     target = Target("vanilla")
     labels = torch.zeros(16, dtype=torch.int64)
     labels[3] = label
-    request = target.step()
-    request.labels.CopyFrom(encode(labels, torch.int64))
+    headers, payload = encode((target.o1, torch.float32), (labels, torch.int64))
     before = target.state()
     with pytest.raises(Refusal, match="labels: not all"):
-        target.answer("Train", request)
+        target.answer("Train", pack(pb.StepRequest(key=target.key(), tensors=headers), payload))
     assert_same((target.state(), before))
 
 
@@ -206,14 +202,14 @@ def survives(target: Target, method: str, content: bytes, before: State) -> bool
         refused = False
         target.clock.now += target.seconds + 1
         target.coordinator.expire()
-    assert target.coordinator.turn == int(before["turn"])
+    assert target.coordinator.course.turn == int(before["turn"])
     return refused
 
 
 def test_ten_thousand_mutations_of_a_valid_request(target: Target) -> None:
     """Bytes flipped, cut out, put in, at the beginning above all, where keys and headers are."""
     moments = random.Random(0)
-    valid = target.step().SerializeToString()
+    valid = target.step()
     before, refusals = target.state(), 0
     for _ in range(MUTATIONS):
         content = bytearray(valid)
@@ -255,8 +251,8 @@ def test_any_header(
 ) -> None:
     """Only a header that is right in every field gets through."""
     before = target.state()
-    request = target.step(target.key(turn=turn), pb.Tensor(dtype=dtype, shape=shape, order=order, data=data))
-    refused = survives(target, method, request.SerializeToString(), before)
+    request = target.step(key=target.key(turn=turn), dtype=dtype, shape=shape, order=order, data=data)
+    refused = survives(target, method, request, before)
     valid = (dtype, shape, sorted(order), data, turn, method)
     assert refused == (valid != ("float32", [16, 8, 8, 8], [0, 1, 2, 3], bytes(32768), 1, "Forward"))
     assert_same((target.state(), before))
@@ -273,7 +269,7 @@ def test_few_calls_of_one_client_at_a_time(target: Target) -> None:
 
 def test_bytes_are_counted(target: Target) -> None:
     """As they come and go."""
-    before, request = target.service.traffic(), target.hello().SerializeToString()
+    before, request = target.service.traffic(), target.hello()
     reply = target.answer("Hello", request)
     after = target.service.traffic()
     assert after["bytes_received"] - before["bytes_received"] == len(request)

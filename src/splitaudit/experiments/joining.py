@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from splitaudit.config import RunConfig
 from splitaudit.data import load_audit_data
-from splitaudit.errors import ConfigError, DivergenceError
+from splitaudit.errors import ConfigError, DivergenceError, TransportError
 from splitaudit.experiments.digests import digests
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.progress import Reporter, TrainingProgress
@@ -106,11 +106,11 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
                 diary.start,
             )
             server_layers = member.train()
-            model.F2.load_state_dict(part(server_layers, "server"))
-            if vanilla:
-                model.F3.load_state_dict(part(server_layers, "output"))
-            write_whole(folder.model, save_tensors(delivered(model)))
+            trained_by_server = {"server": model.F2} | ({"output": model.F3} if vanilla else {})
+            for name, module in trained_by_server.items():
+                _load(module, part(server_layers, name))
             save_state(folder, total, _final_state(layers, server_layers, total), diary.seconds)
+            write_whole(folder.model, save_tensors(delivered(model)))
         transport.leave(number)
     reporter.say(f"The whole model is in {folder.model}. `splitaudit attack {path}` measures how well it withstands.")
 
@@ -153,6 +153,13 @@ class _Diary:
         }
         self._folder.append_metrics(row)
         self._progress(iteration + 1, value, speed)
+
+
+def _load(module: nn.Module, delivered: State) -> None:
+    try:
+        module.load_state_dict(delivered)
+    except RuntimeError as error:
+        raise TransportError(f"The layers that the server delivered are not those of the model: {error}") from None
 
 
 def _final_state(layers: ClientLayers, server_layers: State, iterations: int) -> State:

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import grpc
 import torch
-from google.protobuf.message import Message
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
@@ -15,9 +14,9 @@ from splitaudit.errors import DivergenceError, TransportError
 from splitaudit.learning.state import State
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import Credentials
-from splitaudit.transport.coordinator import GivenLayers, Request
+from splitaudit.transport.frames import Parsed, pack, unpack
 from splitaudit.transport.grpc_server import KEEPALIVE, SERVICE
-from splitaudit.transport.protocol import POLL_SECONDS
+from splitaudit.transport.protocol import POLL_SECONDS, GivenLayers, Request
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.settings import PROTOCOL, fingerprint
 from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
@@ -32,8 +31,6 @@ _AGAIN = {
     grpc.StatusCode.UNKNOWN,
 }
 _DISTRUST = ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "Hostname Verification")
-
-Reply = TypeVar("Reply", bound=Message)
 
 
 def open_channel(address: str, credentials: Credentials | None, largest_reply: int) -> grpc.Channel:
@@ -76,70 +73,79 @@ class GrpcTransport:
 
     def introduce(self) -> tuple[int, str]:
         """This client's number at the server, and what the server says it is. Raises TransportError on a refusal."""
-        request = pb.HelloRequest(protocol=PROTOCOL, settings=self._settings)
         try:
-            reply = self._call("Hello", request, pb.HelloReply)
+            reply = self._hello(b"")
         except Refusal as refusal:
             raise TransportError(f"The server refuses: {refusal.reason}.") from None
         return reply.client, reply.server
 
     def hello(self, client: int, session: bytes) -> tuple[int, int]:
         del client  # the certificate says it
-        request = pb.HelloRequest(protocol=PROTOCOL, settings=self._settings, session=session)
-        reply = self._call("Hello", request, pb.HelloReply)
+        reply = self._hello(session)
         return reply.generation, reply.turn
 
     def take(self, request: Request, *, layers: bool, timeout: float) -> tuple[int, GivenLayers | None]:
         del timeout  # the server has its own
-        reply = self._call("Take", pb.TakeRequest(key=self._key(request), layers=layers), pb.TakeReply)
-        return reply.turn, GivenLayers(reply.layers, reply.given, 0) if reply.ready else None
+        message = pb.TakeRequest(key=self._key(request), layers=layers)
+        reply, sealed = self._call("Take", pack(message), pb.TakeReply)
+        return reply.turn, GivenLayers(bytes(sealed), reply.given) if reply.ready else None
 
     def forward(self, request: Request, o1: Tensor) -> Tensor:
-        message = pb.StepRequest(key=self._key(request), tensor=encode(o1, self._specs.o1.wire))
-        return self._decode(self._call("Forward", message, pb.StepReply).tensor, self._specs.o2, "o2")
+        (o2,) = self._step("Forward", request, [(o1, self._specs.o1)], {"o2": self._specs.o2})
+        return o2
 
     def backward(self, request: Request, do2: Tensor) -> Tensor:
-        message = pb.StepRequest(key=self._key(request), tensor=encode(do2, self._specs.o2.wire))
-        return self._decode(self._call("Backward", message, pb.StepReply).tensor, self._specs.o1, "dL/do1")
+        (do1,) = self._step("Backward", request, [(do2, self._specs.o2)], {"dL/do1": self._specs.o1})
+        return do1
 
     def train(self, request: Request, o1: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        message = pb.StepRequest(
-            key=self._key(request),
-            tensor=encode(o1, self._specs.o1.wire),
-            labels=encode(labels, self._specs.labels.wire),
-        )
-        reply = self._call("Train", message, pb.StepReply)
-        loss = self._decode(reply.loss, self._specs.loss, "loss")
-        return loss, self._decode(reply.tensor, self._specs.o1, "dL/do1")
+        sent = [(o1, self._specs.o1), (labels, self._specs.labels)]
+        loss, do1 = self._step("Train", request, sent, {"loss": self._specs.loss, "dL/do1": self._specs.o1})
+        return loss, do1
 
     def give(self, request: Request, sealed: bytes) -> None:
-        self._call("Give", pb.GiveRequest(key=self._key(request), layers=sealed), pb.GiveReply)
+        self._call("Give", pack(pb.GiveRequest(key=self._key(request)), [sealed]), pb.GiveReply)
 
     def deliver(self, request: Request) -> State:
-        return load_tensors(self._call("Deliver", pb.DeliverRequest(key=self._key(request)), pb.DeliverReply).layers)
+        _, layers = self._call("Deliver", pack(pb.DeliverRequest(key=self._key(request))), pb.DeliverReply)
+        try:
+            return load_tensors(bytes(layers))
+        except SafetensorError as error:
+            raise TransportError(f"The server's layers are unusable: {error}.") from None
 
     def leave(self, client: int) -> None:
         del client
         try:
-            self._call("Leave", pb.LeaveRequest(), pb.LeaveReply, patience=POLL_SECONDS)
+            self._call("Leave", pack(pb.LeaveRequest()), pb.LeaveReply, patience=POLL_SECONDS)
         except (Refusal, TransportError):
             self._say("The server could not be told that this client has the model. It has it nevertheless.")
 
     def _key(self, request: Request) -> pb.Key:
         return pb.Key(run=self._run, generation=request.generation, client=request.client, turn=request.turn)
 
-    def _decode(self, message: pb.Tensor, spec: TensorSpec, what: str) -> Tensor:
+    def _hello(self, session: bytes) -> pb.HelloReply:
+        request = pb.HelloRequest(protocol=PROTOCOL, session=session)
+        return self._call("Hello", pack(request, [self._settings.encode()]), pb.HelloReply)[0]
+
+    def _step(
+        self, method: str, request: Request, sent: list[tuple[Tensor, TensorSpec]], expected: dict[str, TensorSpec]
+    ) -> list[Tensor]:
+        headers, payload = encode(*((tensor, spec.wire) for tensor, spec in sent))
+        message = pb.StepRequest(key=self._key(request), tensors=headers)
+        reply, received = self._call(method, pack(message, payload), pb.StepReply)
         try:
-            return decode(message, spec, what, self._device)
+            return decode(reply.tensors, received, expected, self._device)
         except Refusal as refusal:
             raise DivergenceError(
                 f"The server's answer is unusable: {refusal.reason}. If its values are not finite, lower "
                 "training.learning_rate."
             ) from None
 
-    def _call(self, method: str, message: Message, kind: type[Reply], patience: float | None = None) -> Reply:
+    def _call(
+        self, method: str, content: bytes, kind: type[Parsed], patience: float | None = None
+    ) -> tuple[Parsed, memoryview]:
+        """The reply to a frame: message and payload."""
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
-        content = message.SerializeToString()
         limit = self._config.patience_seconds if patience is None else patience
         timeout = max(2 * POLL_SECONDS, self._config.step_seconds)
         began, pause, told = time.monotonic(), 0.1, False
@@ -168,4 +174,7 @@ class GrpcTransport:
                 continue
             self.sent += len(content)
             self.received += len(reply)
-            return kind.FromString(reply)
+            try:
+                return unpack(kind, reply)
+            except Refusal as refusal:
+                raise TransportError(f"The server's answer is unusable: {refusal.reason}.") from None

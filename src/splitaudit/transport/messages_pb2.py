@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#splitaudit/transport/messages.proto\x12\nsplitaudit\"D\n\x03Key\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06\x63lient\x18\x03 \x01(\r\x12\x0c\n\x04turn\x18\x04 \x01(\x04\"C\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\r\n\x05order\x18\x03 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"C\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07session\x18\x02 \x01(\x0c\x12\x10\n\x08settings\x18\x03 \x01(\t\"N\n\nHelloReply\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06\x63lient\x18\x02 \x01(\r\x12\x0c\n\x04turn\x18\x03 \x01(\x04\x12\x0e\n\x06server\x18\x04 \x01(\t\";\n\x0bTakeRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\x12\x0e\n\x06layers\x18\x02 \x01(\x08\"G\n\tTakeReply\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x0c\n\x04turn\x18\x02 \x01(\x04\x12\r\n\x05given\x18\x03 \x01(\x04\x12\x0e\n\x06layers\x18\x04 \x01(\x0c\"s\n\x0bStepRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\x12\"\n\x06tensor\x18\x02 \x01(\x0b\x32\x12.splitaudit.Tensor\x12\"\n\x06labels\x18\x03 \x01(\x0b\x32\x12.splitaudit.Tensor\"Q\n\tStepReply\x12\"\n\x06tensor\x18\x01 \x01(\x0b\x32\x12.splitaudit.Tensor\x12 \n\x04loss\x18\x02 \x01(\x0b\x32\x12.splitaudit.Tensor\";\n\x0bGiveRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\x12\x0e\n\x06layers\x18\x02 \x01(\x0c\"\x0b\n\tGiveReply\".\n\x0e\x44\x65liverRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\"\x1e\n\x0c\x44\x65liverReply\x12\x0e\n\x06layers\x18\x01 \x01(\x0c\"\x0e\n\x0cLeaveRequest\"\x0c\n\nLeaveReply2\xe6\x03\n\rSplitLearning\x12\x39\n\x05Hello\x12\x18.splitaudit.HelloRequest\x1a\x16.splitaudit.HelloReply\x12\x36\n\x04Take\x12\x17.splitaudit.TakeRequest\x1a\x15.splitaudit.TakeReply\x12\x39\n\x07\x46orward\x12\x17.splitaudit.StepRequest\x1a\x15.splitaudit.StepReply\x12:\n\x08\x42\x61\x63kward\x12\x17.splitaudit.StepRequest\x1a\x15.splitaudit.StepReply\x12\x37\n\x05Train\x12\x17.splitaudit.StepRequest\x1a\x15.splitaudit.StepReply\x12\x36\n\x04Give\x12\x17.splitaudit.GiveRequest\x1a\x15.splitaudit.GiveReply\x12?\n\x07\x44\x65liver\x12\x1a.splitaudit.DeliverRequest\x1a\x18.splitaudit.DeliverReply\x12\x39\n\x05Leave\x12\x18.splitaudit.LeaveRequest\x1a\x16.splitaudit.LeaveReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#splitaudit/transport/messages.proto\x12\nsplitaudit\"D\n\x03Key\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06\x63lient\x18\x03 \x01(\r\x12\x0c\n\x04turn\x18\x04 \x01(\x04\"5\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\r\n\x05order\x18\x03 \x03(\r\"1\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07session\x18\x02 \x01(\x0c\"N\n\nHelloReply\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0e\n\x06\x63lient\x18\x02 \x01(\r\x12\x0c\n\x04turn\x18\x03 \x01(\x04\x12\x0e\n\x06server\x18\x04 \x01(\t\";\n\x0bTakeRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\x12\x0e\n\x06layers\x18\x02 \x01(\x08\"7\n\tTakeReply\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x0c\n\x04turn\x18\x02 \x01(\x04\x12\r\n\x05given\x18\x03 \x01(\x04\"P\n\x0bStepRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\x12#\n\x07tensors\x18\x02 \x03(\x0b\x32\x12.splitaudit.Tensor\"0\n\tStepReply\x12#\n\x07tensors\x18\x01 \x03(\x0b\x32\x12.splitaudit.Tensor\"+\n\x0bGiveRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\"\x0b\n\tGiveReply\".\n\x0e\x44\x65liverRequest\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.splitaudit.Key\"\x0e\n\x0c\x44\x65liverReply\"\x0e\n\x0cLeaveRequest\"\x0c\n\nLeaveReply2\xe6\x03\n\rSplitLearning\x12\x39\n\x05Hello\x12\x18.splitaudit.HelloRequest\x1a\x16.splitaudit.HelloReply\x12\x36\n\x04Take\x12\x17.splitaudit.TakeRequest\x1a\x15.splitaudit.TakeReply\x12\x39\n\x07\x46orward\x12\x17.splitaudit.StepRequest\x1a\x15.splitaudit.StepReply\x12:\n\x08\x42\x61\x63kward\x12\x17.splitaudit.StepRequest\x1a\x15.splitaudit.StepReply\x12\x37\n\x05Train\x12\x17.splitaudit.StepRequest\x1a\x15.splitaudit.StepReply\x12\x36\n\x04Give\x12\x17.splitaudit.GiveRequest\x1a\x15.splitaudit.GiveReply\x12?\n\x07\x44\x65liver\x12\x1a.splitaudit.DeliverRequest\x1a\x18.splitaudit.DeliverReply\x12\x39\n\x05Leave\x12\x18.splitaudit.LeaveRequest\x1a\x16.splitaudit.LeaveReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEY']._serialized_start=51
   _globals['_KEY']._serialized_end=119
   _globals['_TENSOR']._serialized_start=121
-  _globals['_TENSOR']._serialized_end=188
-  _globals['_HELLOREQUEST']._serialized_start=190
-  _globals['_HELLOREQUEST']._serialized_end=257
-  _globals['_HELLOREPLY']._serialized_start=259
-  _globals['_HELLOREPLY']._serialized_end=337
-  _globals['_TAKEREQUEST']._serialized_start=339
-  _globals['_TAKEREQUEST']._serialized_end=398
-  _globals['_TAKEREPLY']._serialized_start=400
-  _globals['_TAKEREPLY']._serialized_end=471
-  _globals['_STEPREQUEST']._serialized_start=473
-  _globals['_STEPREQUEST']._serialized_end=588
-  _globals['_STEPREPLY']._serialized_start=590
-  _globals['_STEPREPLY']._serialized_end=671
-  _globals['_GIVEREQUEST']._serialized_start=673
-  _globals['_GIVEREQUEST']._serialized_end=732
-  _globals['_GIVEREPLY']._serialized_start=734
-  _globals['_GIVEREPLY']._serialized_end=745
-  _globals['_DELIVERREQUEST']._serialized_start=747
-  _globals['_DELIVERREQUEST']._serialized_end=793
-  _globals['_DELIVERREPLY']._serialized_start=795
-  _globals['_DELIVERREPLY']._serialized_end=825
-  _globals['_LEAVEREQUEST']._serialized_start=827
-  _globals['_LEAVEREQUEST']._serialized_end=841
-  _globals['_LEAVEREPLY']._serialized_start=843
-  _globals['_LEAVEREPLY']._serialized_end=855
-  _globals['_SPLITLEARNING']._serialized_start=858
-  _globals['_SPLITLEARNING']._serialized_end=1344
+  _globals['_TENSOR']._serialized_end=174
+  _globals['_HELLOREQUEST']._serialized_start=176
+  _globals['_HELLOREQUEST']._serialized_end=225
+  _globals['_HELLOREPLY']._serialized_start=227
+  _globals['_HELLOREPLY']._serialized_end=305
+  _globals['_TAKEREQUEST']._serialized_start=307
+  _globals['_TAKEREQUEST']._serialized_end=366
+  _globals['_TAKEREPLY']._serialized_start=368
+  _globals['_TAKEREPLY']._serialized_end=423
+  _globals['_STEPREQUEST']._serialized_start=425
+  _globals['_STEPREQUEST']._serialized_end=505
+  _globals['_STEPREPLY']._serialized_start=507
+  _globals['_STEPREPLY']._serialized_end=555
+  _globals['_GIVEREQUEST']._serialized_start=557
+  _globals['_GIVEREQUEST']._serialized_end=600
+  _globals['_GIVEREPLY']._serialized_start=602
+  _globals['_GIVEREPLY']._serialized_end=613
+  _globals['_DELIVERREQUEST']._serialized_start=615
+  _globals['_DELIVERREQUEST']._serialized_end=661
+  _globals['_DELIVERREPLY']._serialized_start=663
+  _globals['_DELIVERREPLY']._serialized_end=677
+  _globals['_LEAVEREQUEST']._serialized_start=679
+  _globals['_LEAVEREQUEST']._serialized_end=693
+  _globals['_LEAVEREPLY']._serialized_start=695
+  _globals['_LEAVEREPLY']._serialized_end=707
+  _globals['_SPLITLEARNING']._serialized_start=710
+  _globals['_SPLITLEARNING']._serialized_end=1196
 # @@protoc_insertion_point(module_scope)

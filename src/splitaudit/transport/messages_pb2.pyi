@@ -19,26 +19,22 @@ class Key(_message.Message):
     def __init__(self, run: _Optional[str] = ..., generation: _Optional[int] = ..., client: _Optional[int] = ..., turn: _Optional[int] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("dtype", "shape", "order", "data")
+    __slots__ = ("dtype", "shape", "order")
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     order: _containers.RepeatedScalarFieldContainer[int]
-    data: bytes
-    def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., order: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., order: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
-    __slots__ = ("protocol", "session", "settings")
+    __slots__ = ("protocol", "session")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
-    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     session: bytes
-    settings: str
-    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[bytes] = ..., settings: _Optional[str] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., session: _Optional[bytes] = ...) -> None: ...
 
 class HelloReply(_message.Message):
     __slots__ = ("generation", "client", "turn", "server")
@@ -61,42 +57,34 @@ class TakeRequest(_message.Message):
     def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., layers: bool = ...) -> None: ...
 
 class TakeReply(_message.Message):
-    __slots__ = ("ready", "turn", "given", "layers")
+    __slots__ = ("ready", "turn", "given")
     READY_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
     GIVEN_FIELD_NUMBER: _ClassVar[int]
-    LAYERS_FIELD_NUMBER: _ClassVar[int]
     ready: bool
     turn: int
     given: int
-    layers: bytes
-    def __init__(self, ready: bool = ..., turn: _Optional[int] = ..., given: _Optional[int] = ..., layers: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, ready: bool = ..., turn: _Optional[int] = ..., given: _Optional[int] = ...) -> None: ...
 
 class StepRequest(_message.Message):
-    __slots__ = ("key", "tensor", "labels")
+    __slots__ = ("key", "tensors")
     KEY_FIELD_NUMBER: _ClassVar[int]
-    TENSOR_FIELD_NUMBER: _ClassVar[int]
-    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
     key: Key
-    tensor: Tensor
-    labels: Tensor
-    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., labels: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class StepReply(_message.Message):
-    __slots__ = ("tensor", "loss")
-    TENSOR_FIELD_NUMBER: _ClassVar[int]
-    LOSS_FIELD_NUMBER: _ClassVar[int]
-    tensor: Tensor
-    loss: Tensor
-    def __init__(self, tensor: _Optional[_Union[Tensor, _Mapping]] = ..., loss: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    __slots__ = ("tensors",)
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class GiveRequest(_message.Message):
-    __slots__ = ("key", "layers")
+    __slots__ = ("key",)
     KEY_FIELD_NUMBER: _ClassVar[int]
-    LAYERS_FIELD_NUMBER: _ClassVar[int]
     key: Key
-    layers: bytes
-    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., layers: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class GiveReply(_message.Message):
     __slots__ = ()
@@ -109,10 +97,8 @@ class DeliverRequest(_message.Message):
     def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class DeliverReply(_message.Message):
-    __slots__ = ("layers",)
-    LAYERS_FIELD_NUMBER: _ClassVar[int]
-    layers: bytes
-    def __init__(self, layers: _Optional[bytes] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class LeaveRequest(_message.Message):
     __slots__ = ()

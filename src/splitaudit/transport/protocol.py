@@ -1,14 +1,32 @@
 """What a client calls, wherever the server is."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from splitaudit.learning.state import State
-from splitaudit.transport.coordinator import GivenLayers, Request
 
 POLL_SECONDS = 5.0
 """How long a request for a turn waits at the server before it is made again."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who asks, and about what."""
+
+    generation: int
+    client: int
+    turn: int
+
+
+@dataclass(frozen=True)
+class GivenLayers:
+    """The client layers as the server has them: sealed."""
+
+    sealed: bytes
+    turn: int
+    """In which they were given."""
 
 
 class Transport(Protocol):

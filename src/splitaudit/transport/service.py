@@ -4,27 +4,23 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import grpc
 import torch
-from google.protobuf.message import DecodeError, Message
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from splitaudit.transport import messages_pb2 as pb
-from splitaudit.transport.coordinator import Coordinator, Request
-from splitaudit.transport.protocol import POLL_SECONDS
+from splitaudit.transport.coordinator import Coordinator
+from splitaudit.transport.frames import HEADER_BYTES, pack, unpack, unpack_alone
+from splitaudit.transport.protocol import POLL_SECONDS, Request
 from splitaudit.transport.refusal import Refusal, malformed
 from splitaudit.transport.settings import PROTOCOL, check_settings, fingerprint
-from splitaudit.transport.wire import Specs, decode, encode
+from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
 
-HEADER_BYTES = 4096
-"""More than a request has besides its payload."""
 SETTINGS_BYTES = 64 * 1024
 CALLS_PER_CLIENT = 3
 """At the same time: one, and what is left of it and of its repetition after a fault."""
-
-Parsed = TypeVar("Parsed", bound=Message)
 
 
 class Service:
@@ -48,7 +44,7 @@ class Service:
         self._lock = threading.Lock()
         self._received = self._sent = 0
         empty, step = HEADER_BYTES, HEADER_BYTES + specs.o1.nbytes
-        self._methods: dict[str, tuple[int, Callable[[bytes, int], Message]]] = {
+        self._methods: dict[str, tuple[int, Callable[[bytes, int], bytes]]] = {
             "Hello": (SETTINGS_BYTES, self._hello),
             "Take": (empty, self._take),
             "Give": (empty + layers_bytes, self._give),
@@ -78,73 +74,72 @@ class Service:
         with self._one_of_few(client):
             if len(request) > limit:
                 raise malformed(f"{method}: {len(request)} bytes, at most {limit} make sense here")
-            reply = handle(request, client).SerializeToString()
+            reply = handle(request, client)
         with self._lock:
             self._received += len(request)
             self._sent += len(reply)
         return reply
 
-    def _hello(self, content: bytes, client: int) -> Message:
-        request = _parse(pb.HelloRequest, content)
+    def _hello(self, content: bytes, client: int) -> bytes:
+        request, settings = unpack(pb.HelloRequest, content)
         if request.protocol != PROTOCOL:
             raise Refusal(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"the protocol version differs: {request.protocol} at the client, {PROTOCOL} at the server",
             )
-        check_settings(request.settings, self._settings)
+        check_settings(bytes(settings), self._settings)
         if len(request.session) not in {0, 16}:
             raise malformed(f"session: {len(request.session)} bytes, expected 16")
         if not request.session:
-            return pb.HelloReply(client=client, server=self._adversary)
+            return pack(pb.HelloReply(client=client, server=self._adversary))
         generation, turn = self._coordinator.hello(client, request.session)
-        return pb.HelloReply(generation=generation, client=client, turn=turn, server=self._adversary)
+        return pack(pb.HelloReply(generation=generation, client=client, turn=turn, server=self._adversary))
 
-    def _take(self, content: bytes, client: int) -> Message:
-        request = _parse(pb.TakeRequest, content)
+    def _take(self, content: bytes, client: int) -> bytes:
+        request = unpack_alone(pb.TakeRequest, content)
         key = self._key(request.key, client)
         turn, given = self._coordinator.take(key, layers=request.layers, timeout=POLL_SECONDS)
         if given is None:
-            return pb.TakeReply(ready=False, turn=turn)
-        return pb.TakeReply(ready=True, turn=turn, given=given.turn, layers=given.sealed)
+            return pack(pb.TakeReply(ready=False, turn=turn))
+        return pack(pb.TakeReply(ready=True, turn=turn, given=given.turn), [given.sealed])
 
-    def _forward(self, content: bytes, client: int) -> Message:
-        request = _parse(pb.StepRequest, content)
-        o1 = decode(request.tensor, self._specs.o1, "o1", self._device)
-        o2 = self._coordinator.forward(self._key(request.key, client), o1)
-        return pb.StepReply(tensor=encode(o2, self._specs.o2.wire))
+    def _forward(self, content: bytes, client: int) -> bytes:
+        key, (o1,) = self._step(content, client, {"o1": self._specs.o1})
+        return _step_reply((self._coordinator.forward(key, o1), self._specs.o2.wire))
 
-    def _backward(self, content: bytes, client: int) -> Message:
-        request = _parse(pb.StepRequest, content)
-        do2 = decode(request.tensor, self._specs.o2, "dL/do2", self._device)
-        do1 = self._coordinator.backward(self._key(request.key, client), do2)
-        return pb.StepReply(tensor=encode(do1, self._specs.o1.wire))
+    def _backward(self, content: bytes, client: int) -> bytes:
+        key, (do2,) = self._step(content, client, {"dL/do2": self._specs.o2})
+        return _step_reply((self._coordinator.backward(key, do2), self._specs.o1.wire))
 
-    def _train(self, content: bytes, client: int) -> Message:
-        request = _parse(pb.StepRequest, content)
-        o1 = decode(request.tensor, self._specs.o1, "o1", self._device)
-        labels = decode(request.labels, self._specs.labels, "labels", self._device)
+    def _train(self, content: bytes, client: int) -> bytes:
+        key, (o1, labels) = self._step(content, client, {"o1": self._specs.o1, "labels": self._specs.labels})
         if not ((labels >= 0) & (labels < self._specs.classes)).all():
             raise malformed(f"labels: not all are in 0 ... {self._specs.classes - 1}")
-        loss, do1 = self._coordinator.train(self._key(request.key, client), o1, labels)
-        return pb.StepReply(tensor=encode(do1, self._specs.o1.wire), loss=encode(loss, torch.float32))
+        loss, do1 = self._coordinator.train(key, o1, labels)
+        return _step_reply((loss, self._specs.loss.wire), (do1, self._specs.o1.wire))
 
-    def _give(self, content: bytes, client: int) -> Message:
-        request = _parse(pb.GiveRequest, content)
+    def _give(self, content: bytes, client: int) -> bytes:
+        request, layers = unpack(pb.GiveRequest, content)
         key = self._key(request.key, client)
-        if not request.layers:
+        if not layers:
             raise malformed("layers: none were sent")
-        self._coordinator.give(key, request.layers)
-        return pb.GiveReply()
+        self._coordinator.give(key, bytes(layers))
+        return pack(pb.GiveReply())
 
-    def _deliver(self, content: bytes, client: int) -> Message:
-        state = self._coordinator.deliver(self._key(_parse(pb.DeliverRequest, content).key, client))
+    def _deliver(self, content: bytes, client: int) -> bytes:
+        state = self._coordinator.deliver(self._key(unpack_alone(pb.DeliverRequest, content).key, client))
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        return pb.DeliverReply(layers=save_tensors(tensors))
+        return pack(pb.DeliverReply(), [save_tensors(tensors)])
 
-    def _leave(self, content: bytes, client: int) -> Message:
-        _parse(pb.LeaveRequest, content)
+    def _leave(self, content: bytes, client: int) -> bytes:
+        unpack_alone(pb.LeaveRequest, content)
         self._coordinator.leave(client)
-        return pb.LeaveReply()
+        return pack(pb.LeaveReply())
+
+    def _step(self, content: bytes, client: int, expected: dict[str, TensorSpec]) -> tuple[Request, list[Tensor]]:
+        request, payload = unpack(pb.StepRequest, content)
+        key = self._key(request.key, client)
+        return key, decode(request.tensors, payload, expected, self._device)
 
     def _key(self, key: pb.Key, client: int) -> Request:
         if key.run != self._run:
@@ -170,8 +165,6 @@ class Service:
                 self._calls[client] -= 1
 
 
-def _parse(kind: type[Parsed], content: bytes) -> Parsed:
-    try:
-        return kind.FromString(content)
-    except DecodeError:
-        raise malformed(f"{kind.__name__}: the bytes are no such message, or not all of it") from None
+def _step_reply(*tensors: tuple[Tensor, torch.dtype]) -> bytes:
+    headers, payload = encode(*tensors)
+    return pack(pb.StepReply(tensors=headers), payload)

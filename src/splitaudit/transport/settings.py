@@ -47,9 +47,9 @@ def fingerprint(settings: str) -> str:
     return hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
 
 
-def check_settings(client: str, server: str) -> None:
+def check_settings(client: bytes, server: str) -> None:
     """Raise a Refusal that names every difference."""
-    if client == server:
+    if client == server.encode():
         return
     mine = dict(_flat(json.loads(server)))
     try:

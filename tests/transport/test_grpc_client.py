@@ -1,0 +1,63 @@
+"""What a server answers is checked like what a client asks: nonsense is named."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from splitaudit.config import TransportConfig
+from splitaudit.errors import DivergenceError, TransportError
+from splitaudit.transport import messages_pb2 as pb
+from splitaudit.transport.frames import pack
+from splitaudit.transport.grpc_client import GrpcTransport
+from splitaudit.transport.protocol import Request
+from splitaudit.transport.wire import Specs, TensorSpec, encode
+
+SPEC = TensorSpec((2, 3), torch.float32, torch.float32)
+SPECS = Specs(SPEC, SPEC, TensorSpec((2,), torch.int64, torch.int64), 10)
+REQUEST = Request(0, 0, 1)
+
+
+class Answering:
+    """A channel with a server that always answers the same."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def unary_unary(self, _method: str) -> Callable[..., bytes]:
+        return lambda *_arguments, **_options: self._content
+
+
+def client_of(content: bytes) -> GrpcTransport:
+    return GrpcTransport(Answering(content), "{}", SPECS, TransportConfig(), torch.device("cpu"), print)  # type: ignore[arg-type]
+
+
+def step_reply(tensor: torch.Tensor) -> bytes:
+    headers, payload = encode((tensor, torch.float32))
+    return pack(pb.StepReply(tensors=headers), payload)
+
+
+def test_an_answer_that_is_right() -> None:
+    o2 = torch.randn(2, 3)
+    client = client_of(step_reply(o2))
+    assert torch.equal(client.forward(REQUEST, torch.zeros(2, 3)), o2)
+    assert client.received == len(step_reply(o2)) < client.sent
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, pack(pb.StepReply())[:2]])
+def test_an_answer_that_is_no_message(content: bytes) -> None:
+    with pytest.raises(TransportError, match="answer is unusable: StepReply"):
+        client_of(content).backward(REQUEST, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"), [(torch.zeros(3, 2), "o2: shape"), (torch.full((2, 3), torch.inf), "finite")]
+)
+def test_a_tensor_that_is_not_the_one_expected(tensor: torch.Tensor, reason: str) -> None:
+    with pytest.raises(DivergenceError, match=reason):
+        client_of(step_reply(tensor)).forward(REQUEST, torch.zeros(2, 3))
+
+
+def test_layers_that_are_none() -> None:
+    with pytest.raises(TransportError, match="layers are unusable"):
+        client_of(pack(pb.DeliverReply(), [b"no safetensors"])).deliver(REQUEST)

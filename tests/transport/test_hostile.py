@@ -1,0 +1,205 @@
+"""Requests over the wire from one who is on the list and means no good: refused with a reason, and nobody else notices.
+
+The same checks without a network, and with any change of a request's bytes: `test_service`.
+"""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from splitaudit.experiments.serving import build_server
+from splitaudit.runtime import start_runtime
+from splitaudit.transport import messages_pb2 as pb
+from splitaudit.transport import service
+from splitaudit.transport.certificates import read_credentials
+from splitaudit.transport.frames import pack, unpack_alone
+from splitaudit.transport.grpc_client import open_channel
+from splitaudit.transport.grpc_server import SERVICE
+from splitaudit.transport.settings import PROTOCOL, fingerprint, shared_settings
+from splitaudit.transport.wire import encode
+from tests.transport.deployment import Deployment, serving_clients
+
+REASONED = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""What a server that is well says; not that it failed, nor that it is gone."""
+METHODS = ("Hello", "Take", "Forward", "Backward", "Give", "Deliver", "Leave", "Train")
+HOW_MANY = [300, pytest.param(10_000, marks=pytest.mark.slow)]
+
+
+class Intruder:
+    """Speaks with the certificate of client 1, whose turn it is not before client 0 has given the first layers."""
+
+    def __init__(self, deployment: Deployment, channel: grpc.Channel) -> None:
+        config = deployment.config()
+        _, specs, _ = build_server(config, start_runtime(config))
+        self.settings = shared_settings(config, (1, 8, 8), specs)
+        self.run, self._channel = fingerprint(self.settings), channel
+        self.o1, self.o2 = torch.randn(specs.o1.shape), torch.randn(specs.o2.shape)
+        self.generation = unpack_alone(pb.HelloReply, self._call("Hello", self.hello())).generation
+
+    def send(self, method: str, content: bytes) -> tuple[grpc.StatusCode, str]:
+        """The code and the reason of the refusal."""
+        try:
+            self._call(method, content)
+        except grpc.RpcError as error:
+            return error.code(), str(error.details())
+        return grpc.StatusCode.OK, ""
+
+    def _call(self, method: str, content: bytes) -> bytes:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        return call(content, timeout=60)
+
+    def hello(self, **changed: object) -> bytes:
+        valid: dict[str, object] = {"protocol": PROTOCOL, "session": b"an intruder's own"[:16]}
+        return pack(pb.HelloRequest(**(valid | changed)), [self.settings.encode()])  # type: ignore[arg-type]
+
+    def key(self, **changed: object) -> pb.Key:
+        valid: dict[str, object] = {"run": self.run, "generation": self.generation, "client": 1, "turn": 1}
+        return pb.Key(**(valid | changed))  # type: ignore[arg-type]
+
+    def step(self, key: pb.Key | None = None, tensor: torch.Tensor | None = None, **changed: object) -> bytes:
+        tensor = self.o1 if tensor is None else tensor
+        (header,), data = encode((tensor, tensor.dtype))
+        valid: dict[str, object] = {"dtype": header.dtype, "shape": header.shape, "order": header.order}
+        return pack(pb.StepRequest(key=key or self.key(), tensors=[pb.Tensor(**(valid | changed))]), data)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    nothing_runs_while_a_model_is_traced: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """At its end two clients train, and end as if nobody had been there. Who waits for a turn is answered at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service, "POLL_SECONDS", 0)
+        with serving_clients(tmp_path_factory.mktemp("besieged")) as deployment:
+            yield deployment
+
+
+@pytest.fixture(scope="module")
+def intruder(deployment: Deployment) -> Iterator[Intruder]:
+    credentials = read_credentials(deployment.folder / "b")
+    with open_channel(deployment.config().transport.address, credentials, 2**20) as channel:
+        yield Intruder(deployment, channel)
+
+
+CASES: dict[str, tuple[str, str, Callable[[Intruder], bytes]]] = {
+    "wrong shape": ("Forward", "o1: shape is 8x8x8x8, expected 16x8x8x8", lambda i: i.step(tensor=i.o1[:8])),
+    "wrong dtype": ("Forward", "dtype is 'bfloat16', expected float32", lambda i: i.step(tensor=i.o1.bfloat16())),
+    "NaN": ("Forward", "o1: not all values are finite", lambda i: i.step(tensor=i.o1 * float("nan"))),
+    "huge header": ("Forward", "no message more than 4096", lambda i: i.step(i.key(run="x" * 9000), i.o1[:8])),
+    "huge message": ("Forward", "larger than max", lambda i: bytes(2**20)),
+    "truncated": ("Forward", "32758 bytes of data, expected 32768", lambda i: i.step()[:-10]),
+    "truncated header": ("Forward", "but the frame has 9", lambda i: i.step()[:9]),
+    "empty": ("Give", "the frame has 0", lambda i: b""),
+    "replayed": ("Forward", "hello again", lambda i: i.step(i.key(generation=i.generation - 1))),
+    "a gradient of another shape": ("Backward", "dL/do2: shape", lambda i: i.step(tensor=i.o2[:8])),
+    "a gradient too early": ("Backward", "turn 3 has not come", lambda i: i.step(i.key(turn=3), i.o2)),
+    "activations too early": ("Forward", "turn 3 has not come", lambda i: i.step(i.key(turn=3))),
+    "another client's turn": ("Forward", "turn 1 is client 0's", lambda i: i.step()),
+    "another client's id": ("Forward", "but the certificate is client 1's", lambda i: i.step(i.key(client=0))),
+    "another client's layers": (
+        "Give",
+        "turn 0 is client 0's",
+        lambda i: pack(pb.GiveRequest(key=i.key(turn=0)), [b"x"]),
+    ),
+    "another run": ("Take", "run: 'x', expected", lambda i: pack(pb.TakeRequest(key=i.key(run="x")))),
+    "another protocol": ("Hello", "protocol version differs", lambda i: i.hello(protocol=2)),
+    "no such call": ("Train", "Method not found", lambda i: i.step()),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hand_made(case: str, intruder: Intruder) -> None:
+    method, reason, make = CASES[case]
+    code, said = intruder.send(method, make(intruder))
+    assert code in REASONED
+    assert reason in said
+
+
+@pytest.mark.parametrize("examples", HOW_MANY)
+def test_any_request(examples: int, intruder: Intruder) -> None:
+    """Valid or not in every field. Of these none is this client's to make now but greeting, and asking for a turn."""
+    answers: Counter[grpc.StatusCode] = Counter()
+    numbers = st.integers(0, 2**64 - 1) | st.integers(0, 30)
+
+    @settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(
+        method=st.sampled_from(METHODS),
+        run=st.just(intruder.run) | st.text(max_size=20),
+        generation=st.just(intruder.generation) | numbers,
+        client=st.just(1) | st.integers(0, 2**32 - 1),
+        turn=numbers,
+        dtype=st.sampled_from(["float32", "bfloat16", ""]),
+        shape=st.just(list(intruder.o1.shape)) | st.lists(st.integers(0, 2**32 - 1), max_size=5),
+        order=st.permutations(range(4)) | st.lists(st.integers(0, 9), max_size=5),
+        damage=st.none() | st.tuples(st.integers(0, 300), st.binary(max_size=12)),
+        end=st.none() | st.integers(0, 33_000),
+    )
+    def send(
+        method: str,
+        run: str,
+        generation: int,
+        client: int,
+        turn: int,
+        dtype: str,
+        shape: list[int],
+        order: list[int],
+        damage: tuple[int, bytes] | None,
+        end: int | None,
+    ) -> None:
+        key = intruder.key(run=run, generation=generation, client=client, turn=turn)
+        content = intruder.step(key, dtype=dtype, shape=shape, order=order)
+        if damage is not None:
+            at, other = damage
+            content = content[:at] + other + content[at + len(other) :]
+        code, said = intruder.send(method, content[:end])
+        answers[code] += 1
+        assert code in REASONED or (code == grpc.StatusCode.OK and method in {"Hello", "Take"}), (code, said)
+        assert said or code == grpc.StatusCode.OK
+
+    send()
+    assert sum(answers.values()) >= examples
+    assert answers[grpc.StatusCode.INVALID_ARGUMENT] > examples / 4
+    _, said = intruder.send("Forward", intruder.step(intruder.key(turn=3)))
+    assert said == "turn 3 has not come: it is turn 0", "nothing has moved"
+
+
+def test_while_others_train(tmp_path: Path) -> None:
+    """Requests that are wrong whosever turn it is, all the time: it ends with the parameters of an undisturbed one."""
+    deployment = Deployment(tmp_path)
+    training = threading.Thread(target=deployment.train, daemon=True)
+    training.start()
+    deployment.wait_for_words("Serving at")
+    always_wrong = [case for case in CASES if not case.endswith("too early")]
+    chance, sent = random.Random(0), 0
+    with open_channel(deployment.config().transport.address, read_credentials(tmp_path / "b"), 2**20) as channel:
+        hostile = None
+        while training.is_alive():
+            hostile = hostile or Intruder(deployment, channel)
+            method, _, make = CASES[chance.choice(always_wrong)]
+            code, said = hostile.send(method, make(hostile))
+            if code == grpc.StatusCode.UNAVAILABLE and "in progress" not in said:
+                break  # the server has ended
+            assert code in REASONED or code == grpc.StatusCode.UNAVAILABLE
+            sent += 1
+    training.join(100)
+    assert not deployment.errors, deployment.said
+    assert sent > 20
+    deployment.assert_as_in_one_process()
