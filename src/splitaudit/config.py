@@ -10,7 +10,7 @@ from fractions import Fraction
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -19,12 +19,14 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
 )
 
+from splitaudit.defenses.settings import DefenseConfig
 from splitaudit.errors import ConfigError, unknown_name
 
 
@@ -126,15 +128,31 @@ class TrainingConfig(_Section):
         return self
 
 
+class EvasionConfig(_Section):
+    """How a tampering server avoids being noticed. By default it does not."""
+
+    begin: NonNegativeInt = 0
+    """Exchanges before it tampers with the first."""
+    share: float = Field(1.0, gt=0, le=1)
+    """Of the exchanges after that, chosen at random, that it tampers with."""
+    orthogonal: bool = False
+    """Leave out what lies along the activations or their mean."""
+    proportional: bool = False
+    """Tamper the less, the smaller the gradient that the client sent."""
+
+
 class AdversaryConfig(_Section):
     """What the server does during training. Unless it is honest, it also records what reaches it, and aligns shadow
     layers to that afterwards (`alignment`)."""
 
-    kind: Literal["honest", "sladv", "aligned"] = "sladv"
-    """`sladv`: trains a shadow beside the model and tampers (Algorithm 1 of the paper). `aligned`: records only."""
+    kind: Literal["honest", "sladv", "aligned", "hijack"] = "sladv"
+    """`sladv`: trains a shadow beside the model and tampers (Algorithm 1 of the paper). `aligned`: records only.
+    `hijack`: returns gradients of an end of its own in place of the task's, as FSHA does."""
     alpha: NonNegativeFloat | None = Field(None, allow_inf_nan=False)
     """Similarity weight: how strongly the server pulls the clients' activations towards its shadow's. By default 1 for
-    `sladv` and 0 for `aligned`, which with more than 0 does as `sladv` does."""
+    `sladv` and 0 for `aligned`, which with more than 0 does as `sladv` does. `hijack`: what its gradient is multiplied
+    with, 1 by default."""
+    evasion: EvasionConfig | None = None
     recorded_batches: PositiveInt = 16
     """How many of the last batches of activations the server keeps."""
     similarity: Literal["mse", "l2", "frobenius"] = "mse"
@@ -146,12 +164,12 @@ class AdversaryConfig(_Section):
 
     def derived(self) -> dict[str, Any]:
         """The defaults of what was not set: they follow from the other settings."""
-        return {"alpha": 1.0 if self.kind == "sladv" else 0.0}
+        return {"alpha": 1.0 if self.kind in ("sladv", "hijack") else 0.0}
 
     @property
     def trains_shadow(self) -> bool:
-        """Whether the server trains the published shadow beside the model; of a resolved config."""
-        return self.kind == "sladv" or (self.kind == "aligned" and self.alpha != 0)
+        """Whether the server has a shadow beside the model; of a resolved config."""
+        return self.kind in ("sladv", "hijack") or (self.kind == "aligned" and self.alpha != 0)
 
 
 AlignmentObjective = Literal["moments", "neighbours", "batch_norm", "mmd", "discriminator"]
@@ -308,6 +326,7 @@ class RunConfig(_Section):
     attack: AttackConfig = AttackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     proxy: ProxyConfig = ProxyConfig()
+    defense: DefenseConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     transport: TransportConfig = TransportConfig()
 
@@ -352,7 +371,10 @@ class RunConfig(_Section):
         """
         settings = self._settings()
         later = (*_AFTER_THE_TRAINING, *(() if self.adversary.trains_shadow else ("attacker",)))
-        return _hash({name: section for name, section in settings.items() if name not in later})
+        trained = {name: section for name, section in settings.items() if name not in later}
+        trained.pop("defense", None)
+        defense = {} if self.defense is None else self.defense.training_settings()
+        return _hash(trained | ({"defense": defense} if defense else {}))
 
     def _settings(self) -> dict[str, Any]:
         """What is set. What is left out has no part in it, so that a new option leaves old runs what they were."""
@@ -362,10 +384,10 @@ class RunConfig(_Section):
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
         mine, theirs = (config.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN) for config in (self, other))
         return [
-            f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
-            for section, values in mine.items()
-            for key, value in values.items()
-            if value != theirs[section][key]
+            f"{section}.{key}: {value!r}, {other_value!r}"
+            for section in mine
+            for key in {**(mine[section] or {}), **(theirs[section] or {})}
+            if (value := (mine[section] or {}).get(key)) != (other_value := (theirs[section] or {}).get(key))
         ]
 
 
@@ -457,7 +479,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r} must read section.key=value, e.g. --set training.iterations=500.")
     target = settings
     for section in sections[:-1]:
-        target = target.setdefault(section, {})
+        if target.get(section) is None:
+            target[section] = {}
+        target = target[section]
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section.")
     try:
@@ -473,12 +497,17 @@ def _takes_text(key: Sequence[str]) -> bool:
     return len(key) == 2 and key[1] in fields and fields[key[1]].annotation is str
 
 
+def _section_type(annotation: Any) -> Any:
+    """The section behind `Section`, or behind `Section | None`."""
+    return next((each for each in get_args(annotation) if each is not type(None)), annotation)
+
+
 def _problem(detail: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         fields: Any = RunConfig.model_fields
         for part in detail["loc"][:-1]:
-            fields = fields[part].annotation.model_fields
+            fields = _section_type(fields[part].annotation).model_fields
         return f"{path}: {unknown_name('key', str(detail['loc'][-1]), fields)}"
     message = detail["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
