@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from scipy.stats import chi2
 
 from splitaudit.defenses.alarm import Alarm
 from splitaudit.defenses.member import Detection
@@ -16,6 +17,8 @@ from splitaudit.learning.state import State, join, number, part
 
 ALLOWANCE = 1.5
 """Deviations from the honest mean that raise no suspicion; an honest statistic is 0.8 away on average."""
+CONFIDENCE = 0.95
+"""That the honest tail is no heavier than it is taken to be: few honest values say little about it."""
 LEAST = 1e-5
 """The smallest deviation that counts, of statistics that are cosines: less is rounding, which changes in a training."""
 
@@ -73,18 +76,20 @@ class Cusum:
 
 
 def threshold(increments: Sequence[float], values: int, false_alarms: float) -> float:
-    """The height that the CUSUM of `values` increments like these passes with probability `false_alarms` at most.
+    """The height that the CUSUM of `values` increments like these passes with probability `false_alarms` or less.
 
-    Exponential tail of the excursions' heights above their median, its scale the mean excess there.
+    The tail of the excursions' heights above their median is taken to be exponential, its scale the upper confidence
+    limit of what the excesses there say.
     """
     heights = excursions(increments)
     if not heights:
-        # Nothing honest ever rose: any sum above that of the largest deviation allowed is suspicious.
-        return ALLOWANCE
+        # Nothing honest ever rose, as where statistics are rounding errors: a tail of the allowance's own scale.
+        return ALLOWANCE * math.log(values / false_alarms)
     sample = torch.tensor(heights, dtype=torch.float64)
     median = float(sample.median())
     above = sample[sample >= median]
-    scale = max(float((above - median).mean()), median)
+    limit = 2 * float((above - median).sum()) / float(chi2.ppf(1 - CONFIDENCE, 2 * len(above)))
+    scale = max(limit, median)
     expected = len(above) / len(increments) * values
     return median + scale * math.log(max(expected / false_alarms, 1.0))
 

@@ -17,7 +17,8 @@ class _Section(BaseModel):
 class CalibrationConfig(_Section):
     """The honest training that a client plays through by itself, to learn what honest gradients look like."""
 
-    iterations: int = Field(100, ge=20)
+    iterations: int = Field(100, ge=60)
+    """Fewer tell too little of how far honest gradients stray."""
     false_alarms: float = Field(0.01, gt=0, lt=1)
     """Probability of an alarm in a whole training with an honest server, which the thresholds are made for."""
 
