@@ -1,7 +1,7 @@
 """What clients can notice of their server: detectors, all listening to the same trainings, honest and tampered with.
 
     python -m benchmarks.detectors --json runs/detectors.json [--seeds 3] [--honest 20] [--share 0.25] [--set a.b=value]
-        [--servers honest mse:1 ...] [CONFIG]
+        [--servers mse:1 hijack ...] [CONFIG]
 
 Each training ends after `--share` of its iterations, by when a detection must have come. Detectors that change what
 is sent have trainings of their own, the others share theirs. Each training calibrates itself, on one client's images:
@@ -73,9 +73,9 @@ def server_overrides(server: str, watched: int) -> list[str]:
 
 
 def all_servers() -> list[str]:
-    """Every server that is tried by default."""
+    """Every tampering server that is tried by default."""
     published = [f"{similarity}:{alpha:g}" for similarity in ("mse", "l2", "frobenius") for alpha in ALPHAS]
-    return ["honest", *published, "hijack", *(f"mse:1+{evasion}" for evasion in EVASIONS)]
+    return [*published, "hijack", *(f"mse:1+{evasion}" for evasion in EVASIONS)]
 
 
 class Stopwatch:
@@ -196,13 +196,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = [Row(**row) for row in json.loads(options.json.read_text())] if options.json.exists() else []
     done = {(row.detector, row.server, row.seed) for row in rows}
-    for server in options.servers:
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
+    for server, runs in (("honest", options.honest), *((server, options.seeds) for server in options.servers)):
+        for seed in range(options.first_seed, options.first_seed + runs):
             rows += run_missing(options, server, seed, done)
             options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    for seed in range(options.first_seed, options.first_seed + options.honest):
-        rows += run_missing(options, "honest", seed, done)
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     print(table(rows))
 
 
