@@ -18,7 +18,7 @@ HIJACK = ("adversary.kind=hijack", "training.learning_rate=0.05")
 def test_its_answer_has_nothing_of_the_task() -> None:
     """Another loss of the clients' leaves it what it is."""
     parts = small_parts(*HIJACK)
-    adversary = parts.session.server.adversary
+    adversary = parts.adversary
     assert adversary is not None
     views: list[ServerView] = []
     respond = adversary.respond

@@ -5,11 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from splitaudit.defenses.during_settings import NoiseConfig, NoPeekConfig
 from splitaudit.defenses.noise import Noise
 from splitaudit.defenses.nopeek import NoPeek, distance_correlation
 from tests.defenses.parts import make_outgoing, make_view
+
+Series = NDArray[np.float64]
 
 
 def test_noise_is_of_the_deviation_asked_for_and_of_the_step() -> None:
@@ -26,11 +29,12 @@ def test_distance_correlation_as_defined() -> None:
     generator = torch.Generator().manual_seed(1)
     one, other = torch.randn(7, 3, generator=generator), torch.randn(7, 2, generator=generator)
 
-    def centred(x: np.ndarray) -> np.ndarray:
-        distances = np.array([[np.linalg.norm(a - b) for b in x] for a in x])
-        return distances - distances.mean(0) - distances.mean(1)[:, None] + distances.mean()
+    def centred_distances(x: Series) -> Series:
+        distances: Series = np.array([[np.linalg.norm(a - b) for b in x] for a in x])
+        centred: Series = distances - distances.mean(0) - distances.mean(1)[:, None] + distances.mean()
+        return centred
 
-    a, b = centred(one.numpy()), centred(other.numpy())
+    a, b = centred_distances(one.numpy()), centred_distances(other.numpy())
     expected = np.sqrt((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean()))
     assert float(distance_correlation(one, other)) == pytest.approx(expected, rel=1e-4)
 

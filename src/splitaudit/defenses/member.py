@@ -42,7 +42,7 @@ class Member:
     def settle(self, iterations: int) -> None:
         """The honest training is over; the one to come has so many iterations."""
 
-    def receive(self, _view: ClientView, gradient: Tensor) -> Tensor | None:
+    def receive(self, view: ClientView, gradient: Tensor) -> Tensor | None:
         """What is learned of `gradient`, which other defences may have changed already; None for nothing at all."""
         return gradient
 

@@ -33,7 +33,7 @@ class SplitOut(Member):
         """One more honest gradient."""
         self._honest.append(first_layer_gradient(view).float().cpu())
 
-    def settle(self, _iterations: int) -> None:
+    def settle(self, iterations: int) -> None:
         """Fit the model."""
         honest = torch.stack(self._honest)
         self._model = LocalOutlierFactor(n_neighbors=len(honest) - 1, novelty=True).fit(honest.numpy())
