@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from splitaudit.config import load_config
+from splitaudit.defenses.during import During
+from splitaudit.defenses.during_settings import NoiseConfig
+from splitaudit.defenses.noise import Noise
 from splitaudit.errors import ConfigError
 from splitaudit.learning.client import ClientView
+from splitaudit.learning.session import Session
+from splitaudit.models import SplitModel
 from tests.conftest import small_config, small_parts
 from tests.defenses.parts import HONEST, QUICK, state_of, train, watched
 
@@ -115,3 +120,15 @@ def test_settings() -> None:
     assert plain.training_fingerprint() == idle.training_fingerprint()
     watching = [load_config("demo", ["defense.during=[noise]", f"defense.noise.share={x}"]) for x in (0.1, 0.2)]
     assert len({config.training_fingerprint() for config in (plain, *watching)}) == 3
+
+
+def test_only_who_must_know_honest_gradients_rehearses() -> None:
+    """Noise alone costs no training of one's own."""
+
+    def never() -> SplitModel:
+        pytest.fail("a model was built")
+
+    parts = small_parts("training.iterations=2", HONEST)
+    during = During([Noise(NoiseConfig())], never, rehearsed=60, iterations=2)
+    session = Session(small_config().training, parts.model, parts.data, None, parts.runtime, during)
+    next(iter(session.rounds()))

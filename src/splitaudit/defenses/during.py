@@ -41,8 +41,8 @@ _MEMBERS: dict[DuringDefense, Callable[[DuringConfig], Member]] = {
 class During:
     """Several defences in one training.
 
-    Before the first step, the client that takes it plays through an honest training (`simulate`), from which those
-    that need to know honest gradients learn. `fresh` builds the model for that.
+    If one of them must know honest gradients, the client that takes the first step plays through an honest training
+    before (`simulate`). `fresh` builds the model for that.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class During:
         """`rehearsed` is how many iterations the honest training has, `iterations` how many the training to come."""
         self.members = members
         self._fresh, self._rehearsed, self._iterations = fresh, rehearsed, iterations
-        self._calibrated = False
+        self._ready = not any(member.learns for member in members)
 
     def send(self, batch: Outgoing) -> Outgoing:
         """What all of them together make of the batch."""
-        if not self._calibrated:
+        if not self._ready:
             self._calibrate(batch.client)
         for member in self.members:
             batch = member.send(batch)
@@ -82,14 +82,14 @@ class During:
     def state(self) -> State:
         """Of all of them."""
         return {
-            "calibrated": torch.tensor(self._calibrated),
+            "ready": torch.tensor(self._ready),
             **join(**{member.name: member.state() for member in self.members}),
         }
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
-        self._calibrated = bool(state["calibrated"])
-        if self._calibrated:
+        self._ready = bool(state["ready"])
+        if self._ready:
             for member in self.members:
                 member.load_state(part(state, member.name))
 
@@ -97,7 +97,7 @@ class During:
         simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed)
         for member in self.members:
             member.settle(self._iterations)
-        self._calibrated = True
+        self._ready = True
 
 
 class _Lesson:

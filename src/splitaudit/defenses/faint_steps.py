@@ -24,6 +24,7 @@ class FaintSteps(Member):
     """Compares the norm of the gradient in faint steps with that in ordinary ones."""
 
     name = "faint-steps"
+    learns = True
 
     def __init__(self, config: FaintStepsConfig, false_alarms: float) -> None:
         self._config = config

@@ -21,6 +21,7 @@ class GradientDecomposition(Member):
     """Watches the cosine between gradients and activations; hands on gradients without what an honest server's lack."""
 
     name = "gradient-decomposition"
+    learns = True
 
     def __init__(self, config: GradientDecompositionConfig, false_alarms: float) -> None:
         self._repair = config.repair

@@ -27,6 +27,8 @@ class Member:
     """One defence. By itself it changes nothing and notices nothing: a defence overrides what it needs."""
 
     name: str
+    learns = False
+    """Whether it must see an honest training first."""
 
     def send(self, batch: Outgoing) -> Outgoing:
         """The batch as it is sent."""

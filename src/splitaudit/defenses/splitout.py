@@ -22,6 +22,7 @@ class SplitOut(Member):
     """Local Outlier Factor of the first layer's gradients. The score is the share of outliers in the window."""
 
     name = "splitout"
+    learns = True
 
     def __init__(self, config: SplitOutConfig) -> None:
         self._honest: list[Tensor] = []

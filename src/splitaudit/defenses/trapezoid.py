@@ -27,6 +27,7 @@ class Trapezoid(Member):
     """Compares finite differences of the loss with the returned gradients."""
 
     name = "trapezoid"
+    learns = True
 
     def __init__(self, config: TrapezoidConfig, false_alarms: float) -> None:
         self._config = config
