@@ -76,3 +76,15 @@ def test_the_loss_falls_with_it() -> None:
     parts = watched("trapezoid", "adversary.kind=honest", "defense.trapezoid.every=1", "training.batch_size=32")
     losses = [float(loss) for done in parts.session.rounds() for loss in done.losses]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("direction", ["random", "activations"])
+def test_behind_batch_norm_honest_residuals_do_not_vanish(direction: str) -> None:
+    """What the documentation says: relative to the step, they stay as they are, however small it is."""
+    torch.manual_seed(2)
+    server = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten())
+    residuals = []
+    for distance in (0.2, 0.05):
+        config = TrapezoidConfig.model_validate({"distance": distance, "direction": direction})
+        residuals.append(abs(exchange(Trapezoid(config, 0.01), server, parts()[1], 0)[1]))
+    assert residuals[1] > 0.8 * residuals[0] > 0.005

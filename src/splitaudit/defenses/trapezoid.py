@@ -5,9 +5,9 @@ In a real step on half of the images, the client sends each of them twice, moved
 knows both sides: the losses it computes itself, from the features that came back. Nothing is asked of the server
 that is not asked in every step, and what it learns from is true.
 
-With BatchNorm in the server layers, the loss of one sample depends on the others of its batch. That leaves the
-difference of the losses at fixed statistics: a systematic error along directions in which those statistics change to
-first order, such as `o1 - mean(o1)`, and a small one along random directions.
+With BatchNorm in the server layers, the loss of one sample depends on the others of its batch, and part of what they do
+to each other is in the gradients but not in the difference of the losses. That error falls with h only as the effect
+itself does. It is largest where a batch's statistics change most, as along `o1 - mean(o1)`.
 """
 
 from dataclasses import replace
