@@ -1,7 +1,7 @@
 """What clients can notice of their server: detectors, all listening to the same trainings, honest and tampered with.
 
     python -m benchmarks.detectors --json runs/detectors.json [--seeds 3] [--honest 20] [--share 0.25] [--set a.b=value]
-        [--servers mse:1 hijack ...] [CONFIG]
+        [--servers mse:1 hijack ...] [--detectors faint-steps ...] [CONFIG]
 
 Each training ends after `--share` of its iterations, by when a detection must have come. Detectors that change what
 is sent have trainings of their own, the others share theirs. Each training calibrates itself, on one client's images:
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.25, help="of the iterations that is watched")
     parser.add_argument("--servers", nargs="+", default=all_servers())
+    parser.add_argument("--detectors", nargs="+", default=[name for group in GROUPS for name in group])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     rows = [Row(**row) for row in json.loads(options.json.read_text())] if options.json.exists() else []
@@ -206,8 +207,9 @@ def main() -> None:
 def run_missing(options: argparse.Namespace, server: str, seed: int, done: set[tuple[str, str, int]]) -> list[Row]:
     """What is not in the file yet of one server and seed."""
     rows = []
-    for detectors in GROUPS:
-        if (detectors[0], server, seed) not in done:
+    for group in GROUPS:
+        detectors = [name for name in group if name in options.detectors and (name, server, seed) not in done]
+        if detectors:
             rows += watch(options, server, seed, detectors)
             done |= {(name, server, seed) for name in detectors}
     return rows
