@@ -29,7 +29,6 @@ from splitaudit.runtime import resolve
 ALPHAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 GROUPS = (("gradient-decomposition", "scrutinizer", "splitout"), ("trapezoid", "splitguard"), ("faint-steps",))
 """Detectors that can share a training."""
-OBSERVING = "defense.gradient_decomposition.repair=false"
 EVASIONS = {
     "orthogonal": "{orthogonal: true}",
     "sparse": "{share: 0.02}",
@@ -101,7 +100,7 @@ def watch(options: argparse.Namespace, server: str, seed: int, detectors: Sequen
     """Train a share of one training, with these detectors looking on."""
     base = resolve(load_config(options.config, options.overrides))
     watched = math.ceil(options.share * base.training.iterations)
-    chosen = [f"defense.during=[{', '.join(detectors)}]", OBSERVING, f"runtime.seed={seed}"]
+    chosen = [f"defense.during=[{', '.join(detectors)}]", f"runtime.seed={seed}"]
     overrides = [*chosen, *server_overrides(server, watched), *options.overrides]
     parts = build(resolve(load_config(options.config, overrides)), lambda _text: None)
     assert parts.during is not None

@@ -20,14 +20,13 @@ from tests.defenses.parts import HONEST, QUICK, state_of, train, watched
 
 ALL = "noise, nopeek, splitguard, faint-steps, trapezoid, gradient-decomposition, scrutinizer, splitout"
 PASSIVE = "gradient-decomposition, scrutinizer, splitout"
-NO_REPAIR = "defense.gradient_decomposition.repair=false"
 
 
 def test_those_who_only_look_change_nothing() -> None:
     """The training ends with the same bytes, whatever the server does."""
     tampering = "adversary.alpha=1"
     plain = state_of(train(small_parts(*QUICK, tampering)))
-    looked_at = state_of(train(watched(PASSIVE, NO_REPAIR, tampering)))
+    looked_at = state_of(train(watched(PASSIVE, tampering)))
     assert all(torch.equal(plain[name], looked_at[name]) for name in plain)
 
 
@@ -58,7 +57,7 @@ def test_states_are_finite_before_the_first_step() -> None:
 
 def test_a_view_has_what_a_client_has() -> None:
     """Nothing of the server's: its layers and images cannot be had from it."""
-    parts = watched("scrutinizer", NO_REPAIR, HONEST, "training.iterations=1")
+    parts = watched("scrutinizer", HONEST, "training.iterations=1")
     assert parts.during is not None
     seen: list[ClientView] = []
     (member,) = parts.during.members

@@ -8,8 +8,6 @@ from torch.nn import functional as F
 from splitaudit.defenses.gradient_decomposition import cosine, without_excess
 from tests.defenses.parts import HONEST, train, watched
 
-ALONE = "defense.gradient_decomposition.repair=false"
-
 
 @pytest.mark.parametrize("between", [[], [nn.ReLU()], [nn.MaxPool2d(2)], [nn.ReLU(), nn.MaxPool2d(2)]])
 def test_honest_gradients_are_orthogonal(between: list[nn.Module]) -> None:
@@ -46,7 +44,7 @@ def test_honest_servers_raise_no_alarm(overrides: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("alpha", [0.001, 0.1, 10])
 def test_tampering_is_noticed(alpha: float) -> None:
-    parts = train(watched("gradient-decomposition", ALONE, f"adversary.alpha={alpha}", "training.iterations=20"))
+    parts = train(watched("gradient-decomposition", f"adversary.alpha={alpha}", "training.iterations=20"))
     assert parts.during is not None
     (detection,) = parts.during.detections()
     assert detection.iteration is not None

@@ -26,8 +26,8 @@ class CalibrationConfig(_Section):
 class GradientDecompositionConfig(_Section):
     """`gradient-decomposition`: how much of the returned gradient lies along the activations."""
 
-    repair: bool = True
-    """Hand on the gradient without the excess over what honest servers return."""
+    repair: bool = False
+    """Hand on the gradient without the excess over what honest servers return. So far this has not made models safer."""
 
 
 class TrapezoidConfig(_Section):
