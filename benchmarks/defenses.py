@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
 from splitaudit.config import RunConfig, override_config
-from splitaudit.defenses.settings import AfterDefense
+from splitaudit.defenses.after_settings import AfterDefense
 from splitaudit.evaluation.defense_result import DefenseResult
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.measuring_defenses import Bench, set_up

@@ -19,13 +19,14 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
 )
 
-from splitaudit.defenses.settings import AFTER_KEYS, DefenseConfig
+from splitaudit.defenses.settings import DefenseConfig
 from splitaudit.errors import ConfigError, unknown_name
 
 
@@ -127,15 +128,31 @@ class TrainingConfig(_Section):
         return self
 
 
+class EvasionConfig(_Section):
+    """How a tampering server avoids being noticed. By default it does not."""
+
+    begin: NonNegativeInt = 0
+    """Exchanges before it tampers with the first."""
+    share: float = Field(1.0, gt=0, le=1)
+    """Of the exchanges after that, chosen at random, that it tampers with."""
+    orthogonal: bool = False
+    """Leave out what lies along the activations or their mean."""
+    proportional: bool = False
+    """Tamper the less, the smaller the gradient that the client sent."""
+
+
 class AdversaryConfig(_Section):
     """What the server does during training. Unless it is honest, it also records what reaches it, and aligns shadow
     layers to that afterwards (`alignment`)."""
 
-    kind: Literal["honest", "sladv", "aligned"] = "sladv"
-    """`sladv`: trains a shadow beside the model and tampers (Algorithm 1 of the paper). `aligned`: records only."""
+    kind: Literal["honest", "sladv", "aligned", "hijack"] = "sladv"
+    """`sladv`: trains a shadow beside the model and tampers (Algorithm 1 of the paper). `aligned`: records only.
+    `hijack`: returns gradients of an end of its own in place of the task's, as FSHA does."""
     alpha: NonNegativeFloat | None = Field(None, allow_inf_nan=False)
     """Similarity weight: how strongly the server pulls the clients' activations towards its shadow's. By default 1 for
-    `sladv` and 0 for `aligned`, which with more than 0 does as `sladv` does."""
+    `sladv` and 0 for `aligned`, which with more than 0 does as `sladv` does. `hijack`: what its gradient is multiplied
+    with, 1 by default."""
+    evasion: EvasionConfig | None = None
     recorded_batches: PositiveInt = 16
     """How many of the last batches of activations the server keeps."""
     similarity: Literal["mse", "l2", "frobenius"] = "mse"
@@ -147,12 +164,12 @@ class AdversaryConfig(_Section):
 
     def derived(self) -> dict[str, Any]:
         """The defaults of what was not set: they follow from the other settings."""
-        return {"alpha": 1.0 if self.kind == "sladv" else 0.0}
+        return {"alpha": 1.0 if self.kind in ("sladv", "hijack") else 0.0}
 
     @property
     def trains_shadow(self) -> bool:
-        """Whether the server trains the published shadow beside the model; of a resolved config."""
-        return self.kind == "sladv" or (self.kind == "aligned" and self.alpha != 0)
+        """Whether the server has a shadow beside the model; of a resolved config."""
+        return self.kind in ("sladv", "hijack") or (self.kind == "aligned" and self.alpha != 0)
 
 
 AlignmentObjective = Literal["moments", "neighbours", "batch_norm", "mmd", "discriminator", "translation"]
@@ -358,7 +375,8 @@ class RunConfig(_Section):
         settings = self._settings()
         later = (*_AFTER_THE_TRAINING, *(() if self.adversary.trains_shadow else ("attacker",)))
         trained = {name: section for name, section in settings.items() if name not in later}
-        defense = {key: value for key, value in trained.pop("defense", {}).items() if key not in AFTER_KEYS}
+        trained.pop("defense", None)
+        defense = {} if self.defense is None else self.defense.training_settings()
         return _hash(trained | ({"defense": defense} if defense else {}))
 
     def _settings(self) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from torch import nn
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.adaptive import ServerSide, _clustered, hardened_surrogates
 from splitaudit.attacks import Budget
+from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free
-from splitaudit.defenses.settings import HardenConfig
 from splitaudit.runtime import Runtime
 from tests.conftest import TRAINED, small_parts
 

@@ -1,16 +1,70 @@
-"""A small trained model as its clients and its server hold it."""
+"""Split steps as their client sees them, and small trainings in which the clients watch."""
 
-from splitaudit.config import TrainingConfig
-from splitaudit.defenses.settings import FineTuningConfig
-from splitaudit.defenses.view import ClientView
-from splitaudit.experiments.client_view import client_view
+import torch
+from torch import Tensor, nn
+
+from splitaudit.data import ImageSet
 from splitaudit.experiments.run import Parts
-from tests.conftest import small_config
+from splitaudit.learning.client import Client, ClientLayers, ClientView, Outgoing
+from splitaudit.learning.layers import TrainedLayers
+from splitaudit.runtime import start_runtime
+from tests.conftest import small_config, small_parts
 
-PLAIN = TrainingConfig(augment="none", momentum=0.0)
+HONEST = "adversary.kind=honest"
+QUICK = (
+    "training.iterations=60",
+    "training.learning_rate=0.05",
+    "defense.calibration.iterations=60",
+    "defense.splitguard.warm_up=5",
+    "defense.scrutinizer.warm_up=10",
+    "defense.splitout.window=5",
+)
 
 
-def view_of(parts: Parts, settings: FineTuningConfig) -> ClientView:
-    """What its clients hold; attacked with a budget that ends this model's accuracy."""
-    config = small_config("attack.eps=0.2")
-    return client_view(config, parts.model, parts.data, settings, parts.runtime)
+def watched(during: str, *overrides: str) -> Parts:
+    """A small training with these defences."""
+    return small_parts(*QUICK, f"defense.during=[{during}]", *overrides)
+
+
+def train(parts: Parts) -> Parts:
+    """The same, trained."""
+    for _ in parts.session.rounds():
+        pass
+    return parts
+
+
+def state_of(parts: Parts) -> dict[str, Tensor]:
+    """The trained model's."""
+    return {name: tensor.clone() for name, tensor in parts.model.whole.state_dict().items()}
+
+
+def make_outgoing(
+    o1: Tensor,
+    labels: Tensor | None = None,
+    *,
+    iteration: int = 0,
+    images: Tensor | None = None,
+    input_layers: nn.Module | None = None,
+    output: nn.Module | None = None,
+) -> Outgoing:
+    """A batch with these activations, of a client with ten classes."""
+    config = small_config()
+    runtime = start_runtime(config)
+    pixels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    data = ImageSet("nothing", pixels, torch.arange(4), tuple("abcdefghij"), ())
+    client = Client(0, data, torch.arange(4), config.training, runtime)
+
+    def trained(name: str, module: nn.Module) -> TrainedLayers:
+        return TrainedLayers(name, module, config.training, runtime)
+
+    layers = ClientLayers(
+        trained("input", input_layers or nn.Identity()), None if output is None else trained("output", output)
+    )
+    labels = torch.arange(len(o1)) % 10 if labels is None else labels
+    images = torch.zeros(len(o1), 1, 2, 2) if images is None else images
+    return Outgoing(client, layers, iteration, images, labels, o1)
+
+
+def make_view(sent: Outgoing, do1: Tensor, *, o2: Tensor | None = None, do2: Tensor | None = None) -> ClientView:
+    """What came back for it."""
+    return ClientView(sent, o2, torch.tensor(0.0), do2, do1)

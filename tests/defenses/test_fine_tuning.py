@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.config import TrainingConfig
+from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all, model_bytes
-from splitaudit.defenses.settings import FineTuningConfig
 from splitaudit.defenses.view import Cost
 from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
-from tests.defenses.parts import PLAIN
+from tests.defenses.delivered import PLAIN
 
 RUNTIME = Runtime(torch.device("cpu"), "float32", 3)
 

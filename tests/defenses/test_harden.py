@@ -5,12 +5,12 @@ from torch import nn
 
 from splitaudit.attacks import RECIPES, Budget
 from splitaudit.defenses.adversarial_training import adversarial_training, divergence
+from splitaudit.defenses.after_settings import AdversarialTrainingConfig, HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.harden import harden
-from splitaudit.defenses.settings import AdversarialTrainingConfig, HardenConfig
 from splitaudit.defenses.view import labels_of
 from splitaudit.experiments.run import Parts
-from tests.defenses.parts import view_of
+from tests.defenses.delivered import view_of
 
 QUICK = {"images": 1000, "epochs": 4, "batch_size": 16, "learning_rate": 0.2}
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from splitaudit.defenses.after_settings import InputTransformConfig
 from splitaudit.defenses.input_transform import Transform, coarsen, jpeg
-from splitaudit.defenses.settings import InputTransformConfig
 
 
 def images(channels: int = 3) -> torch.Tensor:

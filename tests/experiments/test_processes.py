@@ -46,3 +46,20 @@ def test_a_process_that_fails_is_told_with_its_last_words(tmp_path: Path) -> Non
     (tmp_path / "run" / "parties" / "client-1" / "run" / "config.yaml").write_text("damaged")
     with pytest.raises(RunError, match=r"client-1 ended with code 2(.|\n)*damaged"):
         train_in_processes(config, load_audit_data(config), folder, Reporter())
+
+
+def test_as_in_one_process_where_clients_watch(tmp_path: Path) -> None:
+    """What the clients notice travels with their layers: scores and verdicts are the same, over the wire too."""
+    names = "splitguard, faint-steps, trapezoid, gradient-decomposition, scrutinizer, splitout"
+    watching = (f"defense.during=[{names}]", "defense.calibration.iterations=60", "defense.splitguard.warm_up=0")
+    config, parts = small_config(*TAMPERING, *watching), small_parts(*TAMPERING, *watching)
+    folders = [RunFolder(tmp_path / name) for name in ("one", "many")]
+    for folder in folders:
+        folder.take(config, {})
+    train(config, parts.session, folders[0], Reporter())
+    train_in_processes(config, parts.data, folders[1], Reporter())
+    one, many = (load_checkpoint(folder.checkpoints, pytest.fail) for folder in folders)
+    assert one is not None
+    assert many is not None
+    assert_same((one.state, many.state))
+    assert folders[0].read_metrics()[-1]["detectors"]

@@ -4,10 +4,14 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from splitaudit.adversary.evasion import Evasion
+from splitaudit.adversary.hijack import Hijack
 from splitaudit.adversary.listener import Listener
 from splitaudit.adversary.recorder import Recording
 from splitaudit.adversary.sladv import Sladv
+from splitaudit.adversary.stage1 import Stage1
 from splitaudit.config import AdversaryConfig
+from splitaudit.errors import ConfigError
 from splitaudit.models.shadows import build_shadow
 from splitaudit.randomness import derive_seed
 from splitaudit.runtime import Runtime
@@ -24,10 +28,21 @@ def make_adversary(
     """
     if config.kind == "honest":
         return None
-    own, stage1 = own_runtime(runtime), None
+    own = own_runtime(runtime)
+    stage1: Stage1 | None = None
     if config.trains_shadow:
-        stage1 = Sladv(config, untrained_shadow(config, images, cut_shape, runtime), own)
+        stage1 = _tampering(config, untrained_shadow(config, images, cut_shape, runtime), cut_shape, own)
     return Listener(config.recorded_batches, stage1, own)
+
+
+def _tampering(config: AdversaryConfig, shadow: nn.Module, cut_shape: tuple[int, ...], own: Runtime) -> Stage1:
+    if config.kind == "hijack":
+        if len(cut_shape) != 3:
+            raise ConfigError("adversary.kind=hijack tells feature maps apart: model.input_end must end with maps.")
+        stage1: Stage1 = Hijack(config, shadow, cut_shape[0], own)
+    else:
+        stage1 = Sladv(config, shadow, own)
+    return stage1 if config.evasion is None else Evasion(config.evasion, stage1)
 
 
 def untrained_shadow(

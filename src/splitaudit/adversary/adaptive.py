@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
 from splitaudit.config import TrainingConfig
+from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
-from splitaudit.defenses.settings import HardenConfig
 from splitaudit.randomness import derive_seed
 from splitaudit.runtime import Runtime
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from splitaudit.adversary.recorder import Recorder, Recording
-from splitaudit.adversary.sladv import Sladv
+from splitaudit.adversary.stage1 import Stage1
 from splitaudit.learning.server import ServerView
 from splitaudit.learning.state import State, join, part
 from splitaudit.runtime import Runtime
@@ -15,7 +15,7 @@ class Listener:
     Without one it returns the honest gradient itself: no client can tell it from an honest server.
     """
 
-    def __init__(self, batches: int, stage1: Sladv | None, runtime: Runtime) -> None:
+    def __init__(self, batches: int, stage1: Stage1 | None, runtime: Runtime) -> None:
         self._recorder = Recorder(batches)
         self._stage1 = stage1
         self._runtime = runtime

@@ -16,12 +16,12 @@ from splitaudit.attacks.gradients import stepping
 from splitaudit.attacks.objectives import Function, Loss, Objective, cross_entropy
 from splitaudit.attacks.recipes import generous
 from splitaudit.attacks.starts import Start, gaussian, uniform
+from splitaudit.defenses.after_settings import AdversarialTrainingConfig
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune
-from splitaudit.defenses.settings import AdversarialTrainingConfig
-from splitaudit.defenses.view import ClientView, Trained, labels_of
+from splitaudit.defenses.view import DeliveredView, Trained, labels_of
 
 
-def adversarial_training(config: AdversarialTrainingConfig, view: ClientView) -> Trained:
+def adversarial_training(config: AdversarialTrainingConfig, view: DeliveredView) -> Trained:
     """Fine-tune the delivered model on adversarial images of its own."""
     whole = deepcopy(view.model.whole)
     loss = partial(trades if config.method == "trades" else madry, config=config, budget=view.budget)

@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 from splitaudit.defenses.adversarial_training import adversarial_training
+from splitaudit.defenses.after_settings import AfterDefense
 from splitaudit.defenses.fronted import Fronted
 from splitaudit.defenses.harden import harden
 from splitaudit.defenses.input_transform import Transform, unchanged
 from splitaudit.defenses.randomized_smoothing import Noise, learn_noise
-from splitaudit.defenses.settings import AfterDefense
-from splitaudit.defenses.view import ClientView, Trained
+from splitaudit.defenses.view import DeliveredView, Trained
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Defense:
     title: str
     source: str
     """Where it was published."""
-    train: Callable[[Any, ClientView], Trained]
+    train: Callable[[Any, DeliveredView], Trained]
     """From its settings and what clients hold to the model that they use from now on."""
     front: Callable[[Any, int], nn.Module] | None = None
     """What images go through before that model, from its settings and a seed. Who knows of it goes through it, too."""

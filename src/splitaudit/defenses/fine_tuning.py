@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from splitaudit.config import TrainingConfig
 from splitaudit.data import crop_and_flip
-from splitaudit.defenses.settings import FineTuningConfig
+from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.view import Cost
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.schedules import add_weighted

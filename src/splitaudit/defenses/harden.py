@@ -11,13 +11,13 @@ from copy import deepcopy
 
 import torch
 
+from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_all
-from splitaudit.defenses.settings import HardenConfig
-from splitaudit.defenses.view import ClientView, Cost, Trained, labels_of
+from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
 
 
-def harden(config: HardenConfig, view: ClientView) -> Trained:
+def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     """Harden the delivered model in `rounds` of crafting and fine-tuning."""
     hardened, runtime = deepcopy(view.model), view.runtime
     variants = [share.images.unsqueeze(1) for share in view.shares]

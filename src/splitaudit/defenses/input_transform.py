@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torchvision.io import decode_jpeg, encode_jpeg
 
 from splitaudit.attacks.transforms import along_axes, shrink_matrices
-from splitaudit.defenses.settings import InputTransformConfig
-from splitaudit.defenses.view import ClientView, Cost, Trained
+from splitaudit.defenses.after_settings import InputTransformConfig
+from splitaudit.defenses.view import Cost, DeliveredView, Trained
 
 
-def unchanged(_config: InputTransformConfig, view: ClientView) -> Trained:
+def unchanged(_config: InputTransformConfig, view: DeliveredView) -> Trained:
     """The delivered model as it is."""
     return Trained(view.model.whole, Cost())
 

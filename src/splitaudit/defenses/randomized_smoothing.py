@@ -13,16 +13,16 @@ from scipy.stats import binomtest, norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from splitaudit.defenses.after_settings import RandomizedSmoothingConfig
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune
-from splitaudit.defenses.settings import RandomizedSmoothingConfig
-from splitaudit.defenses.view import ClientView, Trained, labels_of
+from splitaudit.defenses.view import DeliveredView, Trained, labels_of
 
 CHOSEN_BY = 64
 """Noisy copies that choose the class to certify; apart from those that certify it."""
 BATCH = 250
 
 
-def learn_noise(config: RandomizedSmoothingConfig, view: ClientView) -> Trained:
+def learn_noise(config: RandomizedSmoothingConfig, view: DeliveredView) -> Trained:
     """Fine-tune the delivered model on noisy images."""
     whole = deepcopy(view.model.whole)
     cost = fine_tune(

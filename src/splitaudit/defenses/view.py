@@ -12,7 +12,7 @@ from splitaudit.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class ClientView:
+class DeliveredView:
     """All that clients hold when the training is over. They reach no server, no test image and no shadow layers.
 
     This type is the defender's side of the threat model.

@@ -75,6 +75,18 @@ class Diagnosis(_Part):
     """Of the pixel directions to which the features are most sensitive: 0 for orthogonal ones, 1 for the same."""
 
 
+class DetectionResult(_Part):
+    """What one of the clients' detectors made of the server, by the end of the training."""
+
+    name: str
+    score: float
+    """The most suspicious one."""
+    threshold: float
+    """A larger score is an alarm."""
+    iteration: int | None
+    """Of the first alarm, counted from 1; None without one."""
+
+
 class CleanResult(_Part):
     accuracy: float
     ci95: tuple[float, float]
@@ -190,6 +202,8 @@ class Result(_Part):
     alignment: AlignmentResult | None = None
     """None for an honest server."""
     diagnoses: list[Diagnosis] = []
+    detections: list[DetectionResult] = []
+    """Empty unless the clients watched their server (`defense.during`)."""
     worst_cases: list[WorstCase] = []
     comparisons: list[Comparison] = []
     curves: list[Curve] = []

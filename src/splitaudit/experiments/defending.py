@@ -12,7 +12,8 @@ from pathlib import Path
 
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
-from splitaudit.defenses.settings import AFTER_KEYS, AfterDefense, DefenseConfig, section
+from splitaudit.defenses.after_settings import AFTER_KEYS, AfterDefense, section
+from splitaudit.defenses.settings import DefenseConfig
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.target import Target
 from splitaudit.experiments.hardened import save_hardened

@@ -9,7 +9,8 @@ from torch import nn
 
 from splitaudit.config import ModelConfig, RunConfig
 from splitaudit.defenses.after import DEFENSES
-from splitaudit.defenses.settings import AfterDefense, DefenseConfig, section
+from splitaudit.defenses.after_settings import AfterDefense, section
+from splitaudit.defenses.settings import DefenseConfig
 from splitaudit.errors import RunError
 from splitaudit.experiments.store import write_whole
 from splitaudit.models import build_split_model

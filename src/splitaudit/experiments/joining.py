@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from splitaudit.config import RunConfig
 from splitaudit.data import load_audit_data
+from splitaudit.defenses.during import make_during
 from splitaudit.errors import ConfigError, DivergenceError, TransportError
 from splitaudit.experiments.digests import digests
-from splitaudit.experiments.model import build_model_for
+from splitaudit.experiments.model import model_builder
 from splitaudit.experiments.progress import Reporter, TrainingProgress
 from splitaudit.experiments.run import delivered
-from splitaudit.experiments.serving import with_honest_server
+from splitaudit.experiments.serving import DEFENSE_BYTES, with_honest_server
 from splitaudit.experiments.store import RunFolder, write_whole
-from splitaudit.experiments.training import save_state
+from splitaudit.experiments.training import logged_scores, save_state
 from splitaudit.learning.checkpoint import load_checkpoint
-from splitaudit.learning.client import Client, ClientLayers
+from splitaudit.learning.client import Client, ClientLayers, Defense
 from splitaudit.learning.layers import TrainedLayers, learning_rate
 from splitaudit.learning.schedules import check_rounds
 from splitaudit.learning.state import State, join, part
@@ -62,9 +63,11 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     reporter.say(f"Loading {config.data.name}.")
     data = load_audit_data(config)
     held, own_only = torch.cat(data.partition.clients), config.data.partition == "own"
-    model = build_model_for(held, config, data, config.runtime.seed)
+    builder = model_builder(held, config, data)
+    model = builder(config.runtime.seed)
     for each in (model.F1, model.F2, model.F3):
         runtime.place(each.train())
+    during = make_during(config, model.F1, builder)
     specs = specs_of(model, data.train.shape, len(data.train.classes), config, runtime)
     settings = shared_settings(config, data.train.shape, specs)
     with open_channel(
@@ -89,11 +92,13 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
             return TrainedLayers(name, module, config.training, runtime)
 
         vanilla = config.training.topology == "vanilla"
-        layers = ClientLayers(trained("input", model.F1), None if vanilla else trained("output", model.F3))
+        layers = ClientLayers(
+            trained("input", model.F1), None if vanilla else trained("output", model.F3), defense=during
+        )
         own = data.train.subset(data.partition.clients[0 if own_only else number])
         del data
         with folder.locked(), reporter.training(0, total) as progress:
-            diary = _Diary(config, folder, transport, progress)
+            diary = _Diary(config, folder, transport, during, progress)
             member = Member(
                 Client(number, own, torch.arange(len(own)), config.training, runtime),
                 layers,
@@ -119,9 +124,15 @@ class _Diary:
     """This client's part of the training curves."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, transport: GrpcTransport, progress: TrainingProgress
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        transport: GrpcTransport,
+        defense: Defense | None,
+        progress: TrainingProgress,
     ) -> None:
         self._config, self._folder, self._transport, self._progress = config, folder, transport, progress
+        self._defense = defense
         self._began = time.perf_counter()
 
     @property
@@ -150,6 +161,7 @@ class _Diary:
             "images_per_second": speed,
             "bytes_sent": self._transport.sent,
             "bytes_received": self._transport.received,
+            **logged_scores(self._defense),
         }
         self._folder.append_metrics(row)
         self._progress(iteration + 1, value, speed)
@@ -173,5 +185,5 @@ def _final_state(layers: ClientLayers, server_layers: State, iterations: int) ->
 
 def _largest_reply(model: nn.Module, specs: Specs) -> int:
     """More than sealed client layers or the trained server layers take, and than any tensor that crosses the cuts."""
-    layers: int = 2 * sum(tensor.nbytes + 512 for tensor in model.state_dict().values())
+    layers: int = 2 * sum(tensor.nbytes + 512 for tensor in model.state_dict().values()) + DEFENSE_BYTES
     return max(layers, specs.o1.nbytes, specs.o2.nbytes) + 2**16

@@ -13,9 +13,9 @@ from splitaudit.attacks import RECIPES
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.defenses.after import DEFENSES
+from splitaudit.defenses.after_settings import AfterDefense, RandomizedSmoothingConfig
 from splitaudit.defenses.fronted import Fronted
 from splitaudit.defenses.randomized_smoothing import certify
-from splitaudit.defenses.settings import AfterDefense, RandomizedSmoothingConfig
 from splitaudit.defenses.view import Trained
 from splitaudit.evaluation.attack import Attack, configured
 from splitaudit.evaluation.audit import attacked_images, make_budget
@@ -25,7 +25,7 @@ from splitaudit.evaluation.measure import Clean, measure_clean
 from splitaudit.evaluation.result import CleanResult
 from splitaudit.evaluation.target import Target, in_batches
 from splitaudit.evaluation.threats import make_threats, threats_through
-from splitaudit.experiments.client_view import client_view
+from splitaudit.experiments.delivered_view import delivered_view
 from splitaudit.experiments.progress import Reporter
 from splitaudit.randomness import derive_generator, derive_seed
 from splitaudit.runtime import describe_environment
@@ -53,7 +53,7 @@ class Bench:
         assert config.defense is not None, "a defence has settings"
         defense, settings = DEFENSES[name], config.defense.settings_of(name)
         self.reporter.say(f"Applying {name}.")
-        trained = defense.train(settings, client_view(config, self.target.model, self.data, settings, runtime))
+        trained = defense.train(settings, delivered_view(config, self.target.model, self.data, settings, runtime))
         model = runtime.place(defense.whole(trained.model, settings, derive_seed(runtime.seed, name)))
         crafted = [*self.crafted, *self._knowing(name, settings)]
         self.reporter.say(f"Measuring {name}.")

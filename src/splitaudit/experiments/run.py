@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,21 @@ from torch import Tensor, nn
 from splitaudit.adversary import Listener, make_adversary, untrained_shadow
 from splitaudit.config import AdversaryConfig, RunConfig, override_config
 from splitaudit.data import AuditData, load_audit_data
-from splitaudit.defenses.settings import AFTER_KEYS, choose
+from splitaudit.defenses.after_settings import AFTER_KEYS
+from splitaudit.defenses.during import During, make_during
+from splitaudit.defenses.settings import choose
 from splitaudit.errors import ConfigError, DataError, RunError
 from splitaudit.evaluation.attack import ANCHORS, parse_name
 from splitaudit.evaluation.audit import Audit, attacked_images, audit
 from splitaudit.evaluation.defense_result import DefenseResult
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
-from splitaudit.evaluation.result import Result, TrainingResult, read_result
+from splitaudit.evaluation.result import DetectionResult, Result, TrainingResult, read_result
 from splitaudit.evaluation.surrogates import tapped
 from splitaudit.evaluation.target import Target
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.defending import apply_defenses
 from splitaudit.experiments.digests import digests
-from splitaudit.experiments.model import build_model_for
+from splitaudit.experiments.model import model_builder
 from splitaudit.experiments.processes import train_in_processes
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.proxy import obtain_proxy, proxy_digest
@@ -60,6 +62,8 @@ class Parts:
     adversary: Listener | None
     untrained: nn.Module | None
     session: Session
+    during: During | None
+    """What the clients do in the training against their server."""
     runtime: Runtime
     digests: dict[str, str]
 
@@ -292,14 +296,16 @@ def build(config: RunConfig, say: Callable[[str], None]) -> Parts:
     attacked_images(config, len(data.test))
     if len(data.train.classes) < 2:
         raise DataError(f"data.name {config.data.name!r} has one class only: there is nothing to classify.")
-    model = build_model_for(torch.cat(data.partition.clients), config, data, config.runtime.seed)
+    builder = model_builder(torch.cat(data.partition.clients), config, data)
+    model = builder(config.runtime.seed)
     if config.attack.layers is not None:
         tapped(model.F2, config.attack.layers)  # raises if a name is none of the server's
     server_knows = (config.adversary, data.attacker.images, model.cut_shape, runtime)
     adversary = make_adversary(*server_knows)
     untrained = None if adversary is None else untrained_shadow(*server_knows)
-    session = Session(config.training, model, data, adversary, runtime)
-    return Parts(data, model, adversary, untrained, session, runtime, digests(config, data))
+    during = make_during(config, model.F1, builder)
+    session = Session(config.training, model, data, adversary, runtime, during)
+    return Parts(data, model, adversary, untrained, session, during, runtime, digests(config, data))
 
 
 def _judge(
@@ -334,6 +340,7 @@ def _judge(
         attacks=found.attacks,
         alignment=alignment,
         diagnoses=found.diagnoses,
+        detections=[] if parts.during is None else [DetectionResult(**asdict(d)) for d in parts.during.detections()],
         worst_cases=worst_cases(found.measured, found.outcomes),
         comparisons=compare(found.measured, found.outcomes),
         curves=found.curves,

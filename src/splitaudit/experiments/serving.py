@@ -31,6 +31,8 @@ from splitaudit.transport.settings import shared_settings
 from splitaudit.transport.turns import Turns
 from splitaudit.transport.wire import Specs, specs_of
 
+DEFENSE_BYTES = 2**23
+"""The most that the clients' own records of their server (`defense.during`) add to the layers they travel with."""
 GRACE_SECONDS = 5.0
 """For replies that are on their way when the server ends."""
 
@@ -202,9 +204,9 @@ def _image_shape(config: RunConfig) -> tuple[int, int, int]:
 
 
 def _bytes_of_client_layers(model: SplitModel) -> int:
-    """Parameters, their momentum, buffers, and what safetensors and the seal add."""
+    """Parameters, their momentum, buffers, what safetensors and the seal add, and what the clients' defences keep."""
     tensors = [tensor for part in (model.F1, model.F3) for tensor in _tensors(part)]
-    return sum(2 * tensor.nbytes + 512 for tensor in tensors) + 4096
+    return sum(2 * tensor.nbytes + 512 for tensor in tensors) + 4096 + DEFENSE_BYTES
 
 
 def _tensors(part: nn.Module) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from splitaudit.evaluation.result import TrainingResult
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
 from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from splitaudit.learning.client import Defense
 from splitaudit.learning.layers import learning_rate
 from splitaudit.learning.session import Session
 from splitaudit.learning.state import State
@@ -75,7 +77,7 @@ def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:
     return float(checkpoint.extra["seconds"])
 
 
-def _log(config: RunConfig, session: Session, folder: RunFolder, stretch: _Stretch) -> dict[str, float]:
+def _log(config: RunConfig, session: Session, folder: RunFolder, stretch: _Stretch) -> dict[str, Any]:
     losses = torch.stack(stretch.losses).tolist()
     first = session.iteration - len(losses)
     for offset, loss in enumerate(losses):
@@ -88,9 +90,16 @@ def _log(config: RunConfig, session: Session, folder: RunFolder, stretch: _Stret
         "learning_rate": learning_rate(config.training, session.iteration - 1),
         "images_per_second": len(losses) * config.training.batch_size / stretch.seconds(),
         **({} if adversary is None else adversary.metrics()),
+        **logged_scores(session.defense),
     }
     folder.append_metrics(row)
     return row
+
+
+def logged_scores(defense: Defense | None) -> dict[str, Any]:
+    """The detectors' part of a row of the curves; nothing where there are none."""
+    scores = {} if defense is None else defense.scores()
+    return {"detectors": scores} if scores else {}
 
 
 def _save(session: Session, folder: RunFolder, seconds: float) -> None:

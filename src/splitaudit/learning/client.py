@@ -1,6 +1,6 @@
 """A client of split learning: its data, and its side of a split step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -28,12 +28,65 @@ class Exchange(Protocol):
         """Vanilla split learning: the batch's loss (scalar), and the gradient of `o1`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A batch on its way to the server. All of it stays with the client but `o1`, and in vanilla split learning the
+    labels."""
+
+    client: "Client"
+    layers: "ClientLayers"
+    iteration: int
+    images: Tensor
+    """Pixels (N, C, H, W)."""
+    labels: Tensor
+    """int64 (N,): those that the loss is computed with."""
+    o1: Tensor
+    """Activations (N, ...), with the graph that leads back into `F1`."""
+    weight: float = 1.0
+    """What the gradient of `o2` is multiplied with on its way, and that of `o1` divided by when it is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientView:
+    """What one split step has shown its client."""
+
+    sent: Outgoing
+    o2: Tensor | None
+    """Features (N, ...) as the server gave them, detached; None in vanilla split learning."""
+    loss: Tensor
+    """Of the batch, a detached scalar."""
+    do2: Tensor | None
+    """dL/do2 (N, ...), before it was weighted; None in vanilla split learning."""
+    do1: Tensor
+    """The gradient of `sent.o1` as the server returned it, divided by the weight."""
+
+
+class Defense(Protocol):
+    """What the clients do besides in their split steps, against a malicious server. It travels with their layers."""
+
+    def send(self, batch: Outgoing) -> Outgoing:
+        """The batch as it is sent: other activations of the same shape and type, or other labels."""
+
+    def receive(self, view: ClientView) -> Tensor | None:
+        """The gradient of `view.sent.o1` that the client learns from; None for a step that it learns nothing from."""
+
+    def scores(self) -> dict[str, float]:
+        """How suspicious the server looks to each detector, for the training curves."""
+
+    def state(self) -> State:
+        """All that the next step depends on."""
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+
+
 @dataclass
 class ClientLayers:
     """The layers on the clients' side: `F1`, and `F3` unless the server holds it (vanilla)."""
 
     input: TrainedLayers
     output: TrainedLayers | None
+    defense: Defense | None = field(default=None, kw_only=True)
 
     def parts(self) -> list[TrainedLayers]:
         """`F1`, and `F3` if it is here."""
@@ -45,12 +98,25 @@ class ClientLayers:
 
     def state(self) -> State:
         """All that the next step depends on."""
-        return join(**{layers.name: layers.state() for layers in self.parts()})
+        defense = {} if self.defense is None else join(defense=self.defense.state())
+        return join(**{layers.name: layers.state() for layers in self.parts()}) | defense
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         for layers in self.parts():
             layers.load_state(part(state, layers.name))
+        if self.defense is not None:
+            self.defense.load_state(part(state, "defense"))
+
+    def update(self, iteration: int) -> None:
+        """One optimizer step of each."""
+        for layers in self.parts():
+            layers.update(iteration)
+
+    def forget(self) -> None:
+        """Drop the gradients of a step that nothing is learned from."""
+        for layers in self.parts():
+            layers.optimizer.zero_grad()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +136,24 @@ class Client:
         Algorithm 1 of the paper, lines 2, 5 and 8, as the client runs them.
         """
         images, labels = self.batch(batch)
-        o1 = layers.input.forward(images, iteration)
+        sent = Outgoing(self, layers, iteration, images, labels, layers.input.forward(images, iteration))
+        if layers.defense is not None:
+            sent = layers.defense.send(sent)
+        o2 = do2 = None
         if layers.output is None:
-            loss, do1 = server.train(o1.detach(), labels)
+            loss, do1 = server.train(sent.o1.detach(), sent.labels)
         else:
-            o2 = server.forward(o1.detach())
-            loss, do2 = output_gradient(layers.output, o2, labels, iteration)
-            do1 = server.backward(do2)
-        if o1.requires_grad:
-            o1.backward(do1)
-        for trained in layers.parts():
-            trained.update(iteration)
+            o2 = server.forward(sent.o1.detach())
+            loss, do2 = output_gradient(layers.output, o2, sent.labels, iteration)
+            do1 = server.backward(do2 if sent.weight == 1 else do2 * sent.weight)
+            do1 = do1 if sent.weight == 1 else do1 / sent.weight
+        learned = do1 if layers.defense is None else layers.defense.receive(ClientView(sent, o2, loss, do2, do1))
+        if learned is None:
+            layers.forget()
+            return loss
+        if sent.o1.requires_grad:
+            sent.o1.backward(learned)
+        layers.update(iteration)
         return loss
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from splitaudit.config import TrainingConfig
 from splitaudit.data import AuditData
-from splitaudit.learning.client import Client, ClientLayers
+from splitaudit.learning.client import Client, ClientLayers, Defense
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.schedules import check_rounds, make_schedule, parallel_clients
 from splitaudit.learning.server import Adversary, Server
@@ -37,6 +37,7 @@ class Session:
         data: AuditData,
         adversary: Adversary | None,
         runtime: Runtime,
+        defense: Defense | None = None,
     ) -> None:
         check_rounds(config, len(data.partition.clients))
 
@@ -47,7 +48,8 @@ class Session:
         at_server = config.topology == "vanilla"
         self.iteration = 0
         self.iterations = config.iterations
-        self._layers = ClientLayers(trained("input", model.F1), None if at_server else output)
+        self.defense = defense
+        self._layers = ClientLayers(trained("input", model.F1), None if at_server else output, defense=defense)
         self.server = Server(
             trained("server", model.F2),
             output=output if at_server else None,

@@ -16,6 +16,11 @@ def part(state: State, name: str) -> State:
     return {key.removeprefix(f"{name}/"): tensor for key, tensor in state.items() if key.startswith(f"{name}/")}
 
 
+def number(*values: float) -> Tensor:
+    """One or more numbers, exact."""
+    return torch.tensor(values if len(values) > 1 else values[0], dtype=torch.float64)
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
     """The tensors an optimizer keeps for each parameter, as `<parameter's position>/<what>`."""
     return {

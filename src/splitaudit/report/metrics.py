@@ -1,6 +1,7 @@
 """`metrics.jsonl`: what the training logged, one JSON object a line."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,8 @@ class Entry(BaseModel):
     iteration: int
     loss: float | None = None
     similarity: float | None = None
+    detectors: dict[str, float] = {}
+    """How suspicious the server looked to each of the clients' detectors."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,27 @@ class Metrics:
 
     def curve(self, measure: Measure) -> Curve:
         """The finite values of a measure, thinned to at most `POINTS` means. Empty when there are none."""
-        logged = [(entry.iteration, getattr(entry, measure)) for entry in self.entries]
-        finite = [(iteration, value) for iteration, value in logged if value is not None and math.isfinite(value)]
-        size = max(1, math.ceil(len(finite) / POINTS))
-        groups = [finite[start : start + size] for start in range(0, len(finite), size)]
-        return Curve(
-            title=MEASURES[measure],
-            iterations=[group[-1][0] for group in groups],
-            values=[math.fsum(value for _, value in group) / len(group) for group in groups],
-            entries_per_point=size,
-        )
+        return _curve(MEASURES[measure], [(entry.iteration, getattr(entry, measure)) for entry in self.entries])
+
+    def scores(self) -> list[Curve]:
+        """The same of each detector's score."""
+        names = dict.fromkeys(name for entry in self.entries for name in entry.detectors)
+        return [
+            _curve(f"Suspicion: {name}", [(entry.iteration, entry.detectors.get(name)) for entry in self.entries])
+            for name in names
+        ]
+
+
+def _curve(title: str, logged: Sequence[tuple[int, float | None]]) -> Curve:
+    finite = [(iteration, value) for iteration, value in logged if value is not None and math.isfinite(value)]
+    size = max(1, math.ceil(len(finite) / POINTS))
+    groups = [finite[start : start + size] for start in range(0, len(finite), size)]
+    return Curve(
+        title=title,
+        iterations=[group[-1][0] for group in groups],
+        values=[math.fsum(value for _, value in group) / len(group) for group in groups],
+        entries_per_point=size,
+    )
 
 
 def read_metrics(path: Path) -> Metrics:

@@ -34,7 +34,7 @@ def render_report(run: Path) -> str:
     own = own_budget(attacks, setting(result.config, "attack.eps"), unit)
     anchors = rungs(attacks)
     others = [attack for attack in attacks if attack not in anchors]
-    curves = [metrics.curve(measure) for measure in MEASURES]
+    curves = [*(metrics.curve(measure) for measure in MEASURES), *metrics.scores()]
     return (
         template_environment()
         .get_template("template.html.j2")

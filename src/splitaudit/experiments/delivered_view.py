@@ -6,21 +6,21 @@ import torch
 
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData, ImageSet
-from splitaudit.defenses.settings import FineTuningConfig, InputTransformConfig
-from splitaudit.defenses.view import ClientView
+from splitaudit.defenses.after_settings import FineTuningConfig, InputTransformConfig
+from splitaudit.defenses.view import DeliveredView
 from splitaudit.evaluation.audit import make_budget
 from splitaudit.models import SplitModel
 from splitaudit.randomness import derive_generator, derive_seed
 from splitaudit.runtime import Runtime
 
 
-def client_view(
+def delivered_view(
     config: RunConfig,
     model: SplitModel,
     data: AuditData,
     settings: FineTuningConfig | InputTransformConfig,
     runtime: Runtime,
-) -> ClientView:
+) -> DeliveredView:
     """The delivered model, and of each client that takes part, images drawn at random from its own.
 
     Together they give `settings.images`, each as many as the others unless it has fewer; one alone, so many or all it
@@ -33,4 +33,4 @@ def client_view(
             order = torch.randperm(len(indices), generator=derive_generator(runtime.seed, "defense images", number))
             shares.append(data.train.subset(indices[order[: -(-settings.images // len(clients))]]))
     own = replace(runtime, seed=derive_seed(runtime.seed, "clients"))
-    return ClientView(model, tuple(shares), make_budget(config, model), config.training, own)
+    return DeliveredView(model, tuple(shares), make_budget(config, model), config.training, own)

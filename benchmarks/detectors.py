@@ -1,0 +1,218 @@
+"""What clients can notice of their server: detectors, all listening to the same trainings, honest and tampered with.
+
+    python -m benchmarks.detectors --json runs/detectors.json [--seeds 3] [--honest 20] [--share 0.25] [--set a.b=value]
+        [--servers mse:1 hijack ...] [--detectors faint-steps ...] [CONFIG]
+
+Each training ends after `--share` of its iterations, by when a detection must have come. Detectors that change what
+is sent have trainings of their own, the others share theirs. Each training calibrates itself, on one client's images:
+no other seed has a part in its thresholds. Cost is CPU time in the detector over that of the rest of the step, within
+the same training. What the JSON file has already is not computed again.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from splitaudit.config import load_config
+from splitaudit.defenses.member import Member
+from splitaudit.experiments.run import build
+from splitaudit.runtime import resolve
+
+ALPHAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+GROUPS = (("gradient-decomposition", "scrutinizer", "splitout"), ("trapezoid", "splitguard"), ("faint-steps",))
+"""Detectors that can share a training."""
+EVASIONS = {
+    "orthogonal": "{orthogonal: true}",
+    "sparse": "{share: 0.02}",
+    "late": "{begin: LATE}",
+    "proportional": "{proportional: true}",
+    "both": "{orthogonal: true, proportional: true}",
+}
+FALSE_ALARMS = 0.01
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one detector made of one training."""
+
+    detector: str
+    server: str
+    seed: int
+    score: float | None
+    """The most suspicious one; None if there was no score at all."""
+    threshold: float | None
+    iteration: int | None
+    """Of the first alarm."""
+    iterations: int
+    """That were watched."""
+    cost: float
+    """CPU time in the detector, over that of the rest of the step."""
+    rehearsal: float
+    """CPU time of the honest training of one's own, for all detectors of the training together, in steps."""
+    loss: float
+    """Of the last ten iterations."""
+
+
+def server_overrides(server: str, watched: int) -> list[str]:
+    """The settings of a server: `honest`, `SIMILARITY:ALPHA`, `hijack`, or one of these with `+EVASION`."""
+    name, _, evasion = server.partition("+")
+    extra = [f"adversary.evasion={EVASIONS[evasion].replace('LATE', str(watched // 2))}"] if evasion else []
+    if name in ("honest", "hijack"):
+        return [f"adversary.kind={name}", *extra]
+    similarity, _, alpha = name.partition(":")
+    return ["adversary.kind=sladv", f"adversary.similarity={similarity}", f"adversary.alpha={alpha}", *extra]
+
+
+def all_servers() -> list[str]:
+    """Every tampering server that is tried by default."""
+    published = [f"{similarity}:{alpha:g}" for similarity in ("mse", "l2", "frobenius") for alpha in ALPHAS]
+    return [*published, "hijack", *(f"mse:1+{evasion}" for evasion in EVASIONS)]
+
+
+class Stopwatch:
+    """CPU time spent in some calls."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, timed."""
+
+        def timed(*arguments: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return call(*arguments)
+            finally:
+                self.seconds += time.thread_time() - began
+
+        return timed
+
+
+def watch(options: argparse.Namespace, server: str, seed: int, detectors: Sequence[str]) -> list[Row]:
+    """Train a share of one training, with these detectors looking on."""
+    base = resolve(load_config(options.config, options.overrides))
+    watched = math.ceil(options.share * base.training.iterations)
+    chosen = [f"defense.during=[{', '.join(detectors)}]", f"runtime.seed={seed}"]
+    overrides = [*chosen, *server_overrides(server, watched), *options.overrides]
+    parts = build(resolve(load_config(options.config, overrides)), lambda _text: None)
+    assert parts.during is not None
+    watches = {member.name: Stopwatch() for member in parts.during.members}
+    for member in parts.during.members:
+        timed(member, watches[member.name])
+    losses: list[float] = []
+    # The first step calibrates.
+    began = time.thread_time()
+    rounds = parts.session.rounds()
+    losses += [float(loss) for loss in next(rounds).losses]
+    rehearsal = time.thread_time() - began
+    for each in watches.values():
+        each.seconds = 0.0
+    began = time.thread_time()
+    for done in rounds:
+        losses += [float(loss) for loss in done.losses]
+        if done.iteration >= watched:
+            break
+    seconds = time.thread_time() - began
+    rest = seconds - sum(each.seconds for each in watches.values())
+    found = {detection.name: detection for detection in parts.during.detections()}
+    return [
+        Row(
+            detector=name,
+            server=server,
+            seed=seed,
+            score=found[name].score if name in found else None,
+            threshold=found[name].threshold if name in found else None,
+            iteration=found[name].iteration if name in found else None,
+            iterations=watched,
+            cost=watches[name].seconds / rest,
+            rehearsal=rehearsal / rest * (len(losses) - 1),
+            loss=float(np.mean(losses[-10:])),
+        )
+        for name in detectors
+    ]
+
+
+def timed(member: Member, watch: Stopwatch) -> None:
+    """Time what a detector does in a step."""
+    member.send = watch.around(member.send)  # type: ignore[method-assign]
+    member.receive = watch.around(member.receive)  # type: ignore[method-assign]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """For each detector: false alarms, cost, and against each server AUC, TPR at 1% FPR and by its own threshold."""
+    lines = []
+    for detector in dict.fromkeys(row.detector for row in rows):
+        mine = [row for row in rows if row.detector == detector]
+        honest = [row for row in mine if row.server == "honest"]
+        if not honest:
+            continue
+        false = sum(row.iteration is not None for row in honest)
+        lines += [
+            f"{detector}: {false} of {len(honest)} honest runs raise an alarm; "
+            f"cost {100 * float(np.median([row.cost for row in mine])):.1f}% a step",
+            f"  {'server':<18}{'runs':>5}{'AUC':>7}{'TPR@1%':>8}{'alarms':>8}{'first alarm':>13}{'loss':>7}",
+        ]
+        for server in dict.fromkeys(row.server for row in mine if row.server != "honest"):
+            tampered = [row for row in mine if row.server == server]
+            steps = [row.iteration for row in tampered if row.iteration is not None]
+            auc, power = separation([row.score for row in honest], [row.score for row in tampered])
+            lines.append(
+                f"  {server:<18}{len(tampered):>5}{auc:>7.2f}{power:>8.2f}{len(steps) / len(tampered):>8.2f}"
+                f"{(f'{np.median(steps):.0f}' if steps else '-'):>13}{np.mean([row.loss for row in tampered]):>7.2f}"
+            )
+    return "\n".join(lines)
+
+
+def separation(honest: Sequence[float | None], tampered: Sequence[float | None]) -> tuple[float, float]:
+    """Area under the ROC curve, and the true positive rate where at most 1% of the honest runs are false alarms."""
+    scores = [-math.inf if score is None else score for score in (*honest, *tampered)]
+    # scikit-learn takes finite scores only; all that counts is their order.
+    ranks = np.unique(scores, return_inverse=True)[1]
+    truth = [0] * len(honest) + [1] * len(tampered)
+    false, true, _ = roc_curve(truth, ranks, drop_intermediate=False)
+    return float(roc_auc_score(truth, ranks)), float(true[false <= FALSE_ALARMS].max())
+
+
+def main() -> None:
+    """Print the table, and write its rows as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default="cifar10-cpu")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3, help="trainings with each tampering server")
+    parser.add_argument("--honest", type=int, default=20, help="trainings with an honest server")
+    parser.add_argument("--first-seed", type=int, default=100)
+    parser.add_argument("--share", type=float, default=0.25, help="of the iterations that is watched")
+    parser.add_argument("--servers", nargs="+", default=all_servers())
+    parser.add_argument("--detectors", nargs="+", default=[name for group in GROUPS for name in group])
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    rows = [Row(**row) for row in json.loads(options.json.read_text())] if options.json.exists() else []
+    done = {(row.detector, row.server, row.seed) for row in rows}
+    for server, runs in (("honest", options.honest), *((server, options.seeds) for server in options.servers)):
+        for seed in range(options.first_seed, options.first_seed + runs):
+            rows += run_missing(options, server, seed, done)
+            options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    print(table(rows))
+
+
+def run_missing(options: argparse.Namespace, server: str, seed: int, done: set[tuple[str, str, int]]) -> list[Row]:
+    """What is not in the file yet of one server and seed."""
+    rows = []
+    for group in GROUPS:
+        detectors = [name for name in group if name in options.detectors and (name, server, seed) not in done]
+        if detectors:
+            rows += watch(options, server, seed, detectors)
+            done |= {(name, server, seed) for name in detectors}
+    return rows
+
+
+if __name__ == "__main__":
+    main()

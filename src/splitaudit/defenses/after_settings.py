@@ -1,0 +1,111 @@
+"""What `defense` can say about the delivered model: the defences that clients apply to it, and their settings."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+AfterDefense = Literal["harden", "adversarial-training", "randomized-smoothing", "input-transform"]
+"""What clients can do with the delivered model, without the server."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class FineTuningConfig(_Section):
+    """How the delivered model is trained on."""
+
+    images: PositiveInt = 12000
+    """Training images that take part, over all clients; all of them if there are fewer."""
+    epochs: PositiveInt = 4
+    batch_size: int = Field(32, ge=2)
+    """Images, each with all its variants."""
+    learning_rate: PositiveFloat = 0.1
+    """At first; it falls along half a cosine. Momentum, weight decay and augmentation are those of `training`."""
+    together: bool = True
+    """All clients, whose models are averaged after every epoch; or the first one alone, on its own images."""
+
+
+class HardenConfig(FineTuningConfig):
+    """`harden`: stale-copy adversarial fine-tuning."""
+
+    steps: PositiveInt = 3
+    """Of crafting the adversarial images."""
+    modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ()
+    """Of the gradient they are crafted with, as in attacks' names: those that cost nothing."""
+    rounds: PositiveInt = 1
+    """After the first, images are also crafted on what the round before made of the model: a server may do the same.
+    Every round has all its `epochs`."""
+
+
+class AdversarialTrainingConfig(FineTuningConfig):
+    """`adversarial-training`: fine-tuning on adversarial images of the model as it is at every step."""
+
+    method: Literal["pgd", "trades"] = "trades"
+    steps: PositiveInt = 3
+    beta: NonNegativeFloat = 6.0
+    """trades only: weight of staying the same under attack."""
+
+
+class RandomizedSmoothingConfig(FineTuningConfig):
+    """`randomized-smoothing`: fine-tuning under Gaussian noise, and a vote over noisy copies of each image."""
+
+    sigma: PositiveFloat = 0.12
+    """Deviation of the noise, in pixels of [0, 1]."""
+    votes: PositiveInt = 16
+    """Noisy copies that a prediction takes the mean of."""
+    certified_images: PositiveInt = 100
+    """The first so many test images are certified."""
+    samples: PositiveInt = 1000
+    """Noisy copies behind each certificate."""
+    failure: float = Field(0.001, gt=0, lt=1)
+    """Probability that a certificate is wrong."""
+
+
+class InputTransformConfig(_Section):
+    """`input-transform`: images are changed before the model sees them."""
+
+    transforms: Annotated[tuple[Literal["jpeg", "bit-depth", "resize"], ...], Field(min_length=1)] = (
+        "jpeg",
+        "bit-depth",
+        "resize",
+    )
+    """Applied in this order."""
+    quality: int = Field(75, ge=1, le=100)
+    """Of JPEG."""
+    bits: int = Field(4, ge=1, le=8)
+    """Of a colour value."""
+    smallest: float = Field(0.9, gt=0, le=1)
+    """Least size after the random resize, as a share of the image's own."""
+    copies: PositiveInt = 8
+    """Transformed copies that an attacker who knows of it averages every gradient over."""
+
+
+class AfterConfig(_Section):
+    """The part of the section `defense` that the training does not depend on."""
+
+    after: tuple[AfterDefense, ...] = ()
+    """Defences of the delivered model, each for itself."""
+    harden: HardenConfig = HardenConfig()
+    adversarial_training: AdversarialTrainingConfig = AdversarialTrainingConfig()
+    randomized_smoothing: RandomizedSmoothingConfig = RandomizedSmoothingConfig()
+    input_transform: InputTransformConfig = InputTransformConfig()
+
+    @model_validator(mode="after")
+    def _after_each_once(self) -> Self:
+        if len(set(self.after)) < len(self.after):
+            raise ValueError(f"after must name each defence once, unlike {', '.join(self.after)}")
+        return self
+
+    def settings_of(self, name: AfterDefense) -> Any:
+        """The section of a defence."""
+        return getattr(self, section(name))
+
+
+def section(name: str) -> str:
+    """The key of a defence's settings."""
+    return name.replace("-", "_")
+
+
+AFTER_KEYS = tuple(AfterConfig.model_fields)
+"""The keys on which the training does not depend."""

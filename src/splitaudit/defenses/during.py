@@ -1,0 +1,164 @@
+"""All that the clients of one training do besides, as one: what `defense.during` names."""
+
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from splitaudit.config import RunConfig, TrainingConfig
+from splitaudit.defenses.during_settings import DuringConfig, DuringDefense
+from splitaudit.defenses.faint_steps import FaintSteps
+from splitaudit.defenses.gradient_decomposition import GradientDecomposition
+from splitaudit.defenses.member import Detection, Member
+from splitaudit.defenses.noise import Noise
+from splitaudit.defenses.nopeek import NoPeek
+from splitaudit.defenses.scrutinizer import Scrutinizer
+from splitaudit.defenses.simulation import simulate
+from splitaudit.defenses.splitguard import SplitGuard
+from splitaudit.defenses.splitout import SplitOut
+from splitaudit.defenses.trapezoid import Trapezoid
+from splitaudit.errors import ConfigError
+from splitaudit.learning.client import Client, ClientView, Outgoing
+from splitaudit.learning.state import State, join, part
+from splitaudit.models import SplitModel
+from splitaudit.randomness import derive_seed
+
+_MEMBERS: dict[DuringDefense, Callable[[DuringConfig], Member]] = {
+    "noise": lambda config: Noise(config.noise),
+    "nopeek": lambda config: NoPeek(config.nopeek),
+    "splitguard": lambda config: SplitGuard(config.splitguard),
+    "trapezoid": lambda config: Trapezoid(config.trapezoid, config.calibration.false_alarms),
+    "faint-steps": lambda config: FaintSteps(config.faint_steps, config.calibration.false_alarms),
+    "gradient-decomposition": lambda config: GradientDecomposition(
+        config.gradient_decomposition, config.calibration.false_alarms
+    ),
+    "scrutinizer": lambda config: Scrutinizer(config.scrutinizer),
+    "splitout": lambda config: SplitOut(config.splitout),
+}
+
+
+class During:
+    """Several defences in one training.
+
+    If one of them must know honest gradients, the client that takes the first step plays through an honest training
+    before (`simulate`). `fresh` builds the model for that.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], fresh: Callable[[], SplitModel], *, rehearsed: int, iterations: int
+    ) -> None:
+        """`rehearsed` is how many iterations the honest training has, `iterations` how many the training to come."""
+        self.members = members
+        self._fresh, self._rehearsed, self._iterations = fresh, rehearsed, iterations
+        self._ready = not any(member.learns for member in members)
+
+    def send(self, batch: Outgoing) -> Outgoing:
+        """What all of them together make of the batch."""
+        if not self._ready:
+            self._calibrate(batch.client)
+        for member in self.members:
+            batch = member.send(batch)
+        return batch
+
+    def receive(self, view: ClientView) -> Tensor | None:
+        """The gradient that is learned from, after all of them; None if one of them wants nothing learned."""
+        gradient: Tensor | None = view.do1
+        for member in self.members:
+            # Each looks at every step, also at one that another wants nothing learned from.
+            learned = member.receive(view, view.do1 if gradient is None else gradient)
+            gradient = None if gradient is None else learned
+        return gradient
+
+    def scores(self) -> dict[str, float]:
+        """Of the detectors that have one, by name."""
+        scores = {member.name: member.score() for member in self.members}
+        return {name: score for name, score in scores.items() if score is not None}
+
+    def detections(self) -> list[Detection]:
+        """The detectors' verdicts so far."""
+        return [found for member in self.members if (found := member.detection()) is not None]
+
+    def state(self) -> State:
+        """Of all of them."""
+        return {
+            "ready": torch.tensor(self._ready),
+            **join(**{member.name: member.state() for member in self.members}),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._ready = bool(state["ready"])
+        if self._ready:
+            for member in self.members:
+                member.load_state(part(state, member.name))
+
+    def _calibrate(self, client: Client) -> None:
+        simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed)
+        for member in self.members:
+            member.settle(self._iterations)
+        self._ready = True
+
+
+class _Lesson:
+    """The same defences during the honest training: they learn from every step, and hand on the gradient as it is."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+
+    def send(self, batch: Outgoing) -> Outgoing:
+        for member in self._members:
+            batch = member.rehearse(batch)
+        return batch
+
+    def receive(self, view: ClientView) -> Tensor:
+        for member in self._members:
+            member.learn(view)
+        return view.do1
+
+    def scores(self) -> dict[str, float]:
+        return {}
+
+    def state(self) -> State:
+        return {}
+
+    def load_state(self, state: State) -> None:
+        pass
+
+
+def make_during(config: RunConfig, input_layers: nn.Module, build: Callable[[int], SplitModel]) -> During | None:
+    """The defences that `defense.during` names, or None; `build` makes such an untrained model from a seed.
+
+    Raises ConfigError where one of them cannot take part in such a training.
+    """
+    if config.defense is None or not config.defense.during:
+        return None
+    _check(config.defense.during, config.training, input_layers)
+    chosen = [name for name in get_args(DuringDefense) if name in config.defense.during]
+    members = [_MEMBERS[name](config.defense) for name in chosen]
+    seed = derive_seed(config.runtime.seed, "rehearsal")
+    rehearsed = config.defense.calibration.iterations
+    return During(members, lambda: build(seed), rehearsed=rehearsed, iterations=config.training.iterations)
+
+
+def _check(during: Sequence[DuringDefense], training: TrainingConfig, input_layers: nn.Module) -> None:
+    if training.schedule != "round_robin":
+        raise ConfigError(
+            f"defense.during: {', '.join(during)} needs training.schedule=round_robin, in which the client layers, and "
+            f"what was noticed with them, go from client to client; not {training.schedule}."
+        )
+    own_labels = [name for name in ("trapezoid", "faint-steps") if name in during]
+    if own_labels and training.topology == "vanilla":
+        raise ConfigError(
+            f"defense.during: {', '.join(own_labels)} needs the loss to be the client's: training.topology=u_shaped."
+        )
+    if "trapezoid" in during and training.batch_size % 2:
+        raise ConfigError(
+            f"training.batch_size: trapezoid needs two halves, so an even number, not {training.batch_size}."
+        )
+    published = [name for name in ("splitguard", "splitout") if name in during]
+    if published and next(input_layers.parameters(), None) is None:
+        raise ConfigError(
+            f"defense.during: {', '.join(published)} looks at the gradient of the input layers' first parameter, but "
+            "there is none before model.input_end: choose a deeper cut."
+        )

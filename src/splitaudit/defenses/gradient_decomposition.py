@@ -1,0 +1,76 @@
+"""Gradient decomposition: how much of the returned gradient lies along the activations, as detector and as repair.
+
+The paper's own suggestion (section 6: "gradient decomposition may be a promising direction"), made concrete. A server
+that pulls activations towards those of shadow layers adds a multiple of `o1 - F1'(x')` to the gradient, so the gradient
+gets a component along `o1`. What component would an honest gradient have? Where the server layers begin with a
+convolution (or linear layer) without bias and BatchNorm, whatever positively homogeneous layers such as ReLU and max
+pooling lie in between, the loss does not change when the batch's activations are all scaled alike, so that by Euler's
+theorem `<do1, o1> = 0` exactly. Elsewhere it is what the honest training of one's own has shown.
+"""
+
+from torch import Tensor
+
+from splitaudit.defenses.cusum import Cusum
+from splitaudit.defenses.during_settings import GradientDecompositionConfig
+from splitaudit.defenses.member import Detection, Member
+from splitaudit.learning.client import ClientView
+from splitaudit.learning.state import State
+
+
+class GradientDecomposition(Member):
+    """Watches the cosine between gradients and activations; hands on gradients without what an honest server's lack."""
+
+    name = "gradient-decomposition"
+    learns = True
+
+    def __init__(self, config: GradientDecompositionConfig, false_alarms: float) -> None:
+        self._repair = config.repair
+        self._cusum = Cusum(false_alarms)
+
+    def learn(self, view: ClientView) -> None:
+        """One more honest cosine."""
+        self._cusum.learn(cosine(view.do1, view.sent.o1.detach()))
+
+    def settle(self, iterations: int) -> None:
+        """From here on, every step is compared with the honest ones."""
+        self._cusum.settle(iterations)
+
+    def receive(self, view: ClientView, gradient: Tensor) -> Tensor:
+        """The gradient, its component along the activations brought back to the honest one's."""
+        o1 = view.sent.o1.detach()
+        self._cusum.update(cosine(view.do1, o1), view.sent.iteration)
+        return without_excess(gradient, o1, self._cusum.mean) if self._repair else gradient
+
+    def score(self) -> float | None:
+        """The CUSUM, in honest standard deviations."""
+        return self._cusum.alarm.score
+
+    def detection(self) -> Detection | None:
+        """The verdict so far."""
+        return self._cusum.detection(self.name)
+
+    def state(self) -> State:
+        """The CUSUM."""
+        return self._cusum.state()
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._cusum.load_state(state)
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Of the angle between two tensors of the same shape, over all their elements; 0 if one of them is zero."""
+    one, other = one.flatten().float(), other.flatten().float()
+    norms = one.norm() * other.norm()
+    return float(one @ other / norms) if norms > 0 else 0.0
+
+
+def without_excess(gradient: Tensor, o1: Tensor, honest: float) -> Tensor:
+    """`gradient` with its component along `o1` changed so that their cosine is about `honest`."""
+    flat, direction = gradient.flatten().float(), o1.flatten().float()
+    size = direction.norm()
+    if size == 0:
+        return gradient
+    excess = flat @ direction / size - honest * flat.norm()
+    removed: Tensor = (excess / size * direction).view_as(gradient).to(gradient.dtype)
+    return gradient - removed

@@ -1,0 +1,70 @@
+"""SplitOut: are the gradients outliers among those of an honest training that the client played through by itself?
+
+Erdogan et al., "SplitOut: Out-of-the-Box Training-Hijacking Detection in Split Learning via Outlier Detection", CANS
+2024. A Local Outlier Factor model with as many neighbours as there are is fitted to the first layer's gradients of an
+honest local training; a server is held for malicious when most gradients of a window are outliers.
+"""
+
+from collections import deque
+
+import torch
+from sklearn.neighbors import LocalOutlierFactor
+from torch import Tensor
+
+from splitaudit.defenses.alarm import Alarm
+from splitaudit.defenses.during_settings import SplitOutConfig
+from splitaudit.defenses.member import Detection, Member, first_layer_gradient
+from splitaudit.learning.client import ClientView
+from splitaudit.learning.state import State, join, part
+
+
+class SplitOut(Member):
+    """Local Outlier Factor of the first layer's gradients. The score is the share of outliers in the window."""
+
+    name = "splitout"
+    learns = True
+
+    def __init__(self, config: SplitOutConfig) -> None:
+        self._honest: list[Tensor] = []
+        self._model: LocalOutlierFactor | None = None
+        self._window: deque[bool] = deque(maxlen=config.window)
+        self._alarm = Alarm(0.5)
+
+    def learn(self, view: ClientView) -> None:
+        """One more honest gradient."""
+        self._honest.append(first_layer_gradient(view).float().cpu())
+
+    def settle(self, iterations: int) -> None:
+        """Fit the model."""
+        honest = torch.stack(self._honest)
+        self._model = LocalOutlierFactor(n_neighbors=len(honest) - 1, novelty=True).fit(honest.numpy())
+
+    def receive(self, view: ClientView, gradient: Tensor) -> Tensor:
+        """The gradient itself."""
+        assert self._model is not None, "settle comes first"
+        seen = first_layer_gradient(view).float().cpu()
+        self._window.append(bool(self._model.predict(seen[None].numpy())[0] == -1))
+        if len(self._window) == self._window.maxlen:
+            self._alarm.update(sum(self._window) / len(self._window), view.sent.iteration)
+        return gradient
+
+    def score(self) -> float | None:
+        """Share of outliers among the last gradients."""
+        return self._alarm.score
+
+    def detection(self) -> Detection | None:
+        """The verdict so far."""
+        return self._alarm.detection(self.name)
+
+    def state(self) -> State:
+        """The honest gradients, from which the model is fitted again, and the window."""
+        window = torch.tensor(list(self._window), dtype=torch.bool)
+        honest = {"honest": torch.stack(self._honest)} if self._honest else {}
+        return {**honest, "window": window, **join(alarm=self._alarm.state())}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._window = deque(state["window"].tolist(), maxlen=self._window.maxlen)
+        self._alarm.load_state(part(state, "alarm"))
+        self._honest = list(state["honest"])
+        self.settle(0)

@@ -1,0 +1,31 @@
+"""A watched run, from config to report."""
+
+from pathlib import Path
+
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.run import run
+from splitaudit.experiments.store import RunFolder
+from tests.conftest import small_config
+
+WATCHED = ("defense.during=[noise, gradient-decomposition]", "defense.calibration.iterations=60")
+
+
+def test_verdicts_and_curves_are_in_the_result_and_the_report(run_folder: Path) -> None:
+    """Of the detectors alone: `noise` has no verdict."""
+    result = run(small_config(*WATCHED, "adversary.alpha=1"), run_folder, Reporter())
+    (detection,) = result.detections
+    assert detection.name == "gradient-decomposition"
+    assert detection.iteration is not None
+    assert detection.score > detection.threshold
+    rows = RunFolder(run_folder).read_metrics()
+    assert [set(row["detectors"]) for row in rows] == [{"gradient-decomposition"}] * len(rows)
+    page = (run_folder / "report.html").read_text()
+    assert f"alarm at iteration {detection.iteration}" in page
+    assert "Suspicion: gradient-decomposition" in page
+
+
+def test_without_detectors_there_is_no_verdict(run_folder: Path) -> None:
+    result = run(small_config(), run_folder, Reporter())
+    assert result.detections == []
+    assert "What the clients noticed" not in (run_folder / "report.html").read_text()
+    assert all("detectors" not in row for row in RunFolder(run_folder).read_metrics())
