@@ -44,10 +44,13 @@ class Cusum:
         """Take in one value from an honest training."""
         self._honest.append(statistic)
 
-    def settle(self, values: int) -> None:
-        """The honest training is over, after at least two values; the one to come has so many."""
+    def settle(self, values: int, least: float = LEAST) -> None:
+        """The honest training is over, after at least two values; the one to come has so many.
+
+        A smaller deviation than `least` is taken for that.
+        """
         honest = torch.tensor(self._honest, dtype=torch.float64)
-        self._mean, self._deviation = float(honest.mean()), max(float(honest.std()), LEAST)
+        self._mean, self._deviation = float(honest.mean()), max(float(honest.std()), least)
         increments = [self._increment(value) for value in self._honest]
         self.alarm.threshold = threshold(increments, values, self._false_alarms)
         self._honest = []
@@ -79,19 +82,20 @@ def threshold(increments: Sequence[float], values: int, false_alarms: float) -> 
     """The height that the CUSUM of `values` increments like these passes with probability `false_alarms` or less.
 
     The tail of the excursions' heights above their median is taken to be exponential, its scale the upper confidence
-    limit of what the excesses there say.
+    limit of what the excesses there say. It is never lower than for a tail of the allowance's own scale: a few honest
+    values that never stray are no proof that others will not.
     """
+    least = ALLOWANCE * math.log(max(values / false_alarms, 1.0))
     heights = excursions(increments)
     if not heights:
-        # Nothing honest ever rose, as where statistics are rounding errors: a tail of the allowance's own scale.
-        return ALLOWANCE * math.log(values / false_alarms)
+        return least
     sample = torch.tensor(heights, dtype=torch.float64)
     median = float(sample.median())
     above = sample[sample >= median]
     limit = 2 * float((above - median).sum()) / float(chi2.ppf(1 - CONFIDENCE, 2 * len(above)))
     scale = max(limit, median)
     expected = len(above) / len(increments) * values
-    return median + scale * math.log(max(expected / false_alarms, 1.0))
+    return max(least, median + scale * math.log(max(expected / false_alarms, 1.0)))
 
 
 def excursions(increments: Sequence[float]) -> list[float]:

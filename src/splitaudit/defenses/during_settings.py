@@ -27,7 +27,7 @@ class GradientDecompositionConfig(_Section):
     """`gradient-decomposition`: how much of the returned gradient lies along the activations."""
 
     repair: bool = False
-    """Hand on the gradient without the excess over what honest servers return. So far this made no model safer."""
+    """Hand on the gradient without the excess over what honest servers return. It has not made models safer so far."""
 
 
 class TrapezoidConfig(_Section):

@@ -8,9 +8,10 @@ pooling lie in between, the loss does not change when the batch's activations ar
 theorem `<do1, o1> = 0` exactly. Elsewhere it is what the honest training of one's own has shown.
 """
 
+import torch
 from torch import Tensor
 
-from splitaudit.defenses.cusum import Cusum
+from splitaudit.defenses.cusum import LEAST, Cusum
 from splitaudit.defenses.during_settings import GradientDecompositionConfig
 from splitaudit.defenses.member import Detection, Member
 from splitaudit.learning.client import ClientView
@@ -26,14 +27,16 @@ class GradientDecomposition(Member):
     def __init__(self, config: GradientDecompositionConfig, false_alarms: float) -> None:
         self._repair = config.repair
         self._cusum = Cusum(false_alarms)
+        self._rounding = LEAST
 
     def learn(self, view: ClientView) -> None:
         """One more honest cosine."""
+        self._rounding = max(LEAST, 2 * torch.finfo(view.do1.dtype).eps / view.do1.numel() ** 0.5)
         self._cusum.learn(cosine(view.do1, view.sent.o1.detach()))
 
     def settle(self, iterations: int) -> None:
         """From here on, every step is compared with the honest ones."""
-        self._cusum.settle(iterations)
+        self._cusum.settle(iterations, self._rounding)
 
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor:
         """The gradient, its component along the activations brought back to the honest one's."""

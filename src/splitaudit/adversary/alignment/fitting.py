@@ -5,7 +5,8 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.objective import Batch
@@ -16,10 +17,16 @@ from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_che
 from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
 from splitaudit.randomness import derive_generator
 
-AVERAGED = 0.98
-"""Share of the averaged parameters that each step keeps."""
+AVERAGED, BEGUN = 0.98, 10
+"""Share of the averaged parameters that each step keeps; it is less in so many first steps and a while after them, so
+that what a fit began with does not linger."""
 PATIENCE, IMPROVED = 3, 0.99
 """A fit has settled when so many scores in a row are not below this share of the best before them."""
+
+
+def _average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+    kept = min(AVERAGED, float(steps) / (float(steps) + BEGUN))
+    return averaged * kept + current * (1 - kept)
 
 
 class Fit:
@@ -38,7 +45,7 @@ class Fit:
         self._config = config
         self._evidence = evidence
         self._fitted = initial_shadow(shape, evidence).train()
-        self._averaged = AveragedModel(self._fitted, multi_avg_fn=get_ema_multi_avg_fn(AVERAGED), use_buffers=True)
+        self._averaged = AveragedModel(self._fitted, avg_fn=_average, use_buffers=True)
         self._optimizer = torch.optim.Adam(
             [{"params": list(self._fitted.parameters())}], lr=config.learning_rate, fused=True
         )
