@@ -134,7 +134,7 @@ def test_every_model_and_depth(name: str, depth: str, topology: str) -> None:
     list(parts.session.rounds())
     assert parts.adversary is not None
     assert isinstance(parts.model.F2, fx.GraphModule)
-    shapes = ("linear", "single", "multi") if depth == "depth1" else ("single", "multi")
+    shapes = ("linear", "resnet") if depth == "depth1" else ("resnet",)
     config = AlignmentConfig(candidates=shapes, batch_size=4, steps=2)
     runtime = own_runtime(parts.runtime)
     found = align(

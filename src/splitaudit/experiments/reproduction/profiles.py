@@ -130,7 +130,7 @@ _CPU = Profile(
         "compares them all the same.",
         "The proxies of VR and SSA train as long as the target, and these two attack 500 test images.",
         "PGD takes 5 steps and one start. Where input layers are not linear (Table 5, depth 2 and more), the aligned "
-        "server fits for 100 steps at most, a quarter of its default.",
+        "server fits for 100 steps at most, a sixth of its default.",
     ),
     substituted=(
         "SVHN, the source unlike the clients' images, is Fashion-MNIST: 10,000 grey images of clothing. Columns and "
