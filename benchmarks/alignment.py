@@ -64,7 +64,7 @@ def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: i
     assert isinstance(parts.model.F2, fx.GraphModule), "`cut` made the server layers"
     assert parts.adversary is not None
     own, images = own_runtime(parts.runtime), parts.data.attacker.images
-    evidence = Evidence(parts.adversary.recording, parts.model.F2, images, config.stages, own)
+    evidence = Evidence(parts.adversary.recording, parts.model.F2, images, config, own)
     judge = Judge(passive, judged)
     true_input, noise = judge.drop("sladv-true-input"), judge.drop("noise")
     true_score = evidence.score(parts.model.F1)

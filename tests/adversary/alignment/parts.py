@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.moments import RunningMoments
 from splitaudit.adversary.recorder import Recording
+from splitaudit.config import AlignmentConfig
 from splitaudit.data import pixel_statistics
 from splitaudit.data.sources import load_images
 from splitaudit.models import Normalize, cut
@@ -16,6 +17,8 @@ from splitaudit.runtime import Runtime
 
 RUNTIME = Runtime(torch.device("cpu"), "float32", 5)
 SIZE = 16
+SHORT = AlignmentConfig(steps=5)
+"""What an inverse takes no time with."""
 
 
 @cache
@@ -67,11 +70,11 @@ def recording_of(activations: Tensor) -> Recording:
     return Recording(activations, running.moments())
 
 
-def evidence_of(activations: Tensor, images: Tensor, stages: int = 4) -> Evidence:
+def evidence_of(activations: Tensor, images: Tensor, config: AlignmentConfig = SHORT) -> Evidence:
     """What a server with these images has. Its layers keep the BatchNorm statistics of the activations."""
     layers = server_layers(activations.shape[1]).train()
     for norm in (module for module in layers.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.momentum = 1.0
     with torch.no_grad():
         layers(activations)
-    return Evidence(recording_of(activations), layers, images, stages, RUNTIME)
+    return Evidence(recording_of(activations), layers, images, config, RUNTIME)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from splitaudit.adversary.alignment.evidence import HELD_OUT, VECTOR_WEIGHT, Evidence
 from splitaudit.adversary.moments import Moments
 from splitaudit.adversary.recorder import Recording
-from tests.adversary.alignment.parts import RUNTIME, evidence_of, input_layers, photographs, server_layers
+from tests.adversary.alignment.parts import RUNTIME, SHORT, evidence_of, input_layers, photographs, server_layers
 
 
 class Replays(nn.Module):
@@ -83,7 +83,7 @@ def test_what_judges_is_not_fitted_to(recorded: Tensor) -> None:
 
 def test_at_the_cut_the_streaming_moments_count(recorded: Tensor) -> None:
     streaming = Moments(torch.full((6,), 7.0), torch.eye(6))
-    evidence = Evidence(Recording(recorded, streaming), server_layers(6), photographs(1)[:16], 4, RUNTIME)
+    evidence = Evidence(Recording(recorded, streaming), server_layers(6), photographs(1)[:16], SHORT, RUNTIME)
     assert evidence.references[0] is streaming
 
 

@@ -1,10 +1,8 @@
 """The first inverse: images are read off activations behind a ReLU, without one pair to learn from."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from splitaudit.adversary.alignment import inverse
 from splitaudit.adversary.alignment.inverse import linear_inverse
 from splitaudit.adversary.moments import RunningMoments
 from tests.adversary.alignment.parts import input_layers, photographs
@@ -16,7 +14,7 @@ def standardized(activations: Tensor) -> Tensor:
     return running.moments().standardized(activations)
 
 
-def test_pictures_show_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_show_the_images() -> None:
     """Whose activations they are of; the server's images are others. Untrained, they show next to nothing.
 
     Darkened: images as often dark as bright could not be told from their negatives.
@@ -28,8 +26,7 @@ def test_pictures_show_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     own = (own - own.mean()) / own.std()
     seen = {}
     for steps in (2, 60):
-        monkeypatch.setattr(inverse, "STEPS", steps)
-        pictures = linear_inverse(activations, own, seed=0)(activations)
+        pictures = linear_inverse(activations, own, steps, seed=0)(activations)
         seen[steps] = float(torch.corrcoef(torch.stack([pictures.flatten(), clients.flatten()]))[0, 1])
     assert abs(seen[2]) < 0.5
     assert seen[60] > 0.9
@@ -41,10 +38,10 @@ def test_seeded_and_without_gradients() -> None:
     activations = standardized(torch.rand(40, 6, 8, 8, generator=torch.Generator().manual_seed(0)))
     images = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        first = linear_inverse(activations, images, seed=3)
+        first = linear_inverse(activations, images, 5, seed=3)
     torch.manual_seed(9)
     torch.set_rng_state(state)
-    second = linear_inverse(activations, images, seed=3)
+    second = linear_inverse(activations, images, 5, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first(activations), second(activations))
     assert first(activations).shape == images.shape
@@ -54,7 +51,7 @@ def test_seeded_and_without_gradients() -> None:
 def test_dead_channels_take_no_part() -> None:
     activations = torch.randn(40, 6, 8, 8, generator=torch.Generator().manual_seed(0))
     activations[:, 2:4] = 0
-    found = linear_inverse(activations, torch.randn(40, 1, 8, 8), seed=0)
+    found = linear_inverse(activations, torch.randn(40, 1, 8, 8), 5, seed=0)
     changed = activations.clone()
     changed[:, 2:4] = 5
     torch.testing.assert_close(found(changed), found(activations), atol=1e-4, rtol=1e-4)

@@ -8,8 +8,9 @@ from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.objective import Batch, Objective
 from splitaudit.adversary.alignment.objectives import OBJECTIVES
 from splitaudit.adversary.moments import RunningMoments
+from splitaudit.config import AlignmentConfig
 from splitaudit.models import cut
-from tests.adversary.alignment.parts import RUNTIME, evidence_of, input_layers, photographs, recording_of
+from tests.adversary.alignment.parts import RUNTIME, SHORT, evidence_of, input_layers, photographs, recording_of
 
 CHANGES = {
     "shifted": lambda activations: activations + 0.5,
@@ -91,7 +92,9 @@ def test_neighbours_by_hand() -> None:
     layers = cut(model, "0", "1").F2
     assert isinstance(layers, fx.GraphModule)
     recorded = torch.tensor([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]]).view(2, 1, 2, 2)
-    evidence = Evidence(recording_of(recorded.repeat(9, 1, 1, 1)), layers, photographs(1)[:16], 4, RUNTIME)
+    evidence = Evidence(
+        recording_of(recorded.repeat(9, 1, 1, 1)), layers, photographs(1)[:16], AlignmentConfig(), RUNTIME
+    )
     other = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, 1.0]]).view(2, 1, 2, 2)
     # Recorded, the products are 1, -1, -1 and -1; in the other maps -1, 1, -1 and -1. Deviations are 1 and a little.
     found = loss_of(OBJECTIVES["neighbours"](evidence), evidence, other)
@@ -112,7 +115,7 @@ def test_batch_norm_by_hand() -> None:
     layers = cut(model, "0", "2").F2
     assert isinstance(layers, fx.GraphModule)
     activations = torch.randn(40, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    evidence = Evidence(recording_of(activations), layers, photographs(1)[:16], 4, RUNTIME)
+    evidence = Evidence(recording_of(activations), layers, photographs(1)[:16], SHORT, RUNTIME)
     batch = activations * torch.tensor([2.0, 0.5]).view(1, 2, 1, 1) + 0.3
     rows = batch.transpose(0, 1).flatten(1)
     expected = rows.mean(1).square().mean() + rows.std(1).log().square().mean()
@@ -125,7 +128,7 @@ def test_batch_norm_is_zero_where_there_is_none() -> None:
     layers = cut(model, "0", "2").F2
     assert isinstance(layers, fx.GraphModule)
     activations = torch.rand(40, 2, 4, 4)
-    evidence = Evidence(recording_of(activations), layers, photographs(1)[:16], 4, RUNTIME)
+    evidence = Evidence(recording_of(activations), layers, photographs(1)[:16], SHORT, RUNTIME)
     assert loss_of(OBJECTIVES["batch_norm"](evidence), evidence, activations) == 0
 
 

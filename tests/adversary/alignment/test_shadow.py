@@ -11,7 +11,7 @@ from splitaudit.adversary.alignment.shadow import Mixed, initial_shadow, restore
 from splitaudit.adversary.moments import channel_rows
 from splitaudit.config import Candidate
 from splitaudit.models import cut
-from tests.adversary.alignment.parts import RUNTIME, photographs, recording_of
+from tests.adversary.alignment.parts import RUNTIME, SHORT, photographs, recording_of
 
 SHAPES = [shape for shape in get_args(Candidate) if shape != "linear"]
 CUTS = [(6, 16, 16), (5, 8, 8), (7, 3, 3), (9,)]
@@ -31,7 +31,7 @@ def evidence_at(cut_shape: tuple[int, ...], *, relu: bool = False) -> Evidence:
     layers = cut(model, "0", "3").F2
     assert isinstance(layers, fx.GraphModule)
     recording = recording_of(activations.relu() if relu else activations)
-    return Evidence(recording, layers, photographs(3)[:160], 4, RUNTIME)
+    return Evidence(recording, layers, photographs(3)[:160], SHORT, RUNTIME)
 
 
 @pytest.mark.parametrize("cut_shape", CUTS)

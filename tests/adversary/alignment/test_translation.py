@@ -11,7 +11,7 @@ from splitaudit.adversary.alignment.objective import Batch
 from splitaudit.adversary.alignment.translation import translation
 from splitaudit.config import AlignmentConfig
 from splitaudit.models import cut
-from tests.adversary.alignment.parts import RUNTIME, evidence_of, input_layers, photographs, recording_of
+from tests.adversary.alignment.parts import RUNTIME, SHORT, evidence_of, input_layers, photographs, recording_of
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_vectors_have_no_pictures() -> None:
     layers = cut(model, "0", "2").F2
     assert isinstance(layers, fx.GraphModule)
     activations = torch.randn(64, 24, generator=torch.Generator().manual_seed(0))
-    evidence = Evidence(recording_of(activations), layers, photographs(3)[-64:], 4, RUNTIME)
+    evidence = Evidence(recording_of(activations), layers, photographs(3)[-64:], SHORT, RUNTIME)
     objective = translation(evidence)
     assert objective.pictures is None
     assert objective.loss(Batch(0, evidence.images[:8], (activations[:8],), activations[:0])) == 0

@@ -77,7 +77,7 @@ def align(
             f"attacker.images: {len(images)} are too few to align shadow layers to: take {FEWEST_IMAGES}."
         )
     began = time.perf_counter()
-    evidence = Evidence(recording, layers, images, config.stages, runtime)
+    evidence = Evidence(recording, layers, images, config, runtime)
     candidates: list[Candidate] = []
     explained = None
     if "linear" in config.candidates:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from splitaudit.adversary.alignment.inverse import LinearInverse, linear_inverse
 from splitaudit.adversary.moments import Moments, RunningMoments
 from splitaudit.adversary.recorder import Recording
+from splitaudit.config import AlignmentConfig
 from splitaudit.data import pixel_statistics
 from splitaudit.models import Normalize
 from splitaudit.models.stages import Stages
@@ -36,12 +37,13 @@ class Evidence:
     """
 
     def __init__(
-        self, recording: Recording, layers: fx.GraphModule, images: Tensor, stages: int, runtime: Runtime
+        self, recording: Recording, layers: fx.GraphModule, images: Tensor, config: AlignmentConfig, runtime: Runtime
     ) -> None:
         server = Stages(layers)
         self.runtime = runtime
+        self._steps = config.steps
         self.layers = layers.eval().requires_grad_(False)
-        self._tapped = server.tap(server.spread(stages)).eval()
+        self._tapped = server.tap(server.spread(config.stages)).eval()
         order = torch.randperm(len(images), generator=derive_generator(runtime.seed, "held-out images"))
         held = max(8, len(images) // HELD_OUT)
         self.images, self._held_images = images[order[held:]], images[order[:held]]
@@ -62,7 +64,7 @@ class Evidence:
             for batch in self.images.split(BATCH)
         ]
         standardized = self.references[0].standardized(self.activations)
-        return linear_inverse(standardized, torch.cat(small), self.runtime.seed)
+        return linear_inverse(standardized, torch.cat(small), self._steps, self.runtime.seed)
 
     def features(self, activations: Tensor) -> Features:
         """The activations (N, ...), and what the server layers make of them after each stage."""

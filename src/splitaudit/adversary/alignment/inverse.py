@@ -14,7 +14,7 @@ from splitaudit.randomness import derive_generator, isolated_global_rng
 
 KEPT = 1e-4
 """Variance, as a share of the largest, from which on a direction of the channels takes part."""
-STEPS, BATCH, LEARNING_RATE = 600, 128, 0.02
+BATCH, LEARNING_RATE = 128, 0.02
 DIRECTIONS = 64
 
 
@@ -34,7 +34,7 @@ class LinearInverse(nn.Sequential):
 
 
 @torch.enable_grad()
-def linear_inverse(activations: Tensor, images: Tensor, seed: int) -> LinearInverse:
+def linear_inverse(activations: Tensor, images: Tensor, steps: int, seed: int) -> LinearInverse:
     """The inverse that makes patches of pictures distributed as those of images; without gradients.
 
     `activations` (M, C, H, W) are standardised by channel, and so are `images` (N, colours, H, W), which are shrunk to
@@ -44,11 +44,11 @@ def linear_inverse(activations: Tensor, images: Tensor, seed: int) -> LinearInve
     with isolated_global_rng(seed, "inverse"):
         inverse = LinearInverse(activations, images.shape[1]).to(activations.device)
     optimizer = torch.optim.Adam([{"params": list(inverse[1].parameters())}], lr=LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     with torch.no_grad():
         whitened = torch.cat([inverse[0](batch) for batch in activations.split(BATCH)])
-    for step in range(STEPS):
-        if step == STEPS // 2:
+    for step in range(steps):
+        if step == steps // 2:
             _right_way_up(inverse[1], whitened, images, generator)
         some, others = (_draw(maps, BATCH, generator) for maps in (whitened, images))
         loss = patch_distance(inverse[1](some), others, DIRECTIONS, generator)
