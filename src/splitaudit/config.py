@@ -385,13 +385,18 @@ class RunConfig(_Section):
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
-        mine, theirs = (config.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN) for config in (self, other))
+        mine, theirs = (config._with_defense() for config in (self, other))
         return [
-            f"{section}.{key}: {value!r}, {other_value!r}"
-            for section in mine
-            for key in {**(mine[section] or {}), **(theirs[section] or {})}
-            if (value := (mine[section] or {}).get(key)) != (other_value := (theirs[section] or {}).get(key))
+            f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
+            for section, values in mine.items()
+            for key, value in values.items()
+            if value != theirs[section][key]
         ]
+
+    def _with_defense(self) -> dict[str, Any]:
+        """All settings. Without the section, there are no defences: as with one that names none."""
+        settings = self.model_dump(mode="json", exclude=_NO_PART_OF_A_RUN)
+        return settings | {"defense": settings["defense"] or DefenseConfig().model_dump(mode="json")}
 
 
 def _hash(settings: dict[str, Any]) -> str:

@@ -29,20 +29,25 @@ def nothing_runs_while_a_model_is_traced() -> Iterator[None]:
 
         return one_at_a_time
 
-    build = joining.build_model_for
+    model_builder = joining.model_builder
 
-    def build_once(held: Tensor, config: RunConfig, data: AuditData, seed: int) -> SplitModel:
+    def builds_once(held: Tensor, config: RunConfig, data: AuditData) -> Callable[[int], SplitModel]:
         """The second client copies, since the first may be training already."""
-        with TRACING:
-            name = f"{config.model} {seed}"
-            if name not in MODELS:
-                MODELS[name] = build(held, config, data, seed)
-            return copy.deepcopy(MODELS[name])
+        build = model_builder(held, config, data)
+
+        def build_once(seed: int) -> SplitModel:
+            with TRACING:
+                name = f"{config.model} {seed}"
+                if name not in MODELS:
+                    MODELS[name] = build(seed)
+                return copy.deepcopy(MODELS[name])
+
+        return build_once
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serving, "build_server", locked(serving.build_server))
         patch.setattr(joining, "specs_of", locked(joining.specs_of))
-        patch.setattr(joining, "build_model_for", build_once)
+        patch.setattr(joining, "model_builder", builds_once)
         yield
 
 
