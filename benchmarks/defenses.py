@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
-from splitaudit.config import RunConfig, override_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import override_config
 from splitaudit.defenses.after_settings import AfterDefense
 from splitaudit.evaluation.defense_result import DefenseResult
 from splitaudit.experiments.alignment import obtain_aligned

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from splitaudit.config import load_config
+from splitaudit.config_reading import load_config
 from splitaudit.defenses.member import Member
-from splitaudit.experiments.run import build
+from splitaudit.experiments.parts import build
 from splitaudit.runtime import resolve
 
 ALPHAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)

@@ -21,10 +21,11 @@ from torch import Tensor, fx, nn
 
 from splitaudit.adversary import Sladv, own_runtime, untrained_shadow
 from splitaudit.adversary.recorder import Recorder
-from splitaudit.config import RunConfig, load_config, override_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import load_config, override_config
 from splitaudit.data import AuditData, load_audit_data
+from splitaudit.experiments.parts import Parts, build
 from splitaudit.experiments.progress import Reporter
-from splitaudit.experiments.run import Parts, build
 from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.training import train
 from splitaudit.learning.server import ServerView

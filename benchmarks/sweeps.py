@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.timing import show, take_turns
-from splitaudit.config import load_config
+from splitaudit.config_reading import load_config
 from splitaudit.experiments.executors import Executor, LocalProcesses
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.sweep import Cell, run_sweep

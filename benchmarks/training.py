@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import show, take_turns
 from splitaudit.adversary import make_adversary
-from splitaudit.config import RunConfig, parse_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import parse_config
 from splitaudit.data import AuditData, ImageSet, partition_clients
 from splitaudit.learning.session import Session
 from splitaudit.models import SplitModel, build_split_model

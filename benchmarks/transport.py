@@ -21,7 +21,8 @@ from torch import Tensor
 
 from benchmarks.timing import Metered, show, take_turns
 from benchmarks.training import build, random_data, resident_bytes, session
-from splitaudit.config import RunConfig, parse_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import parse_config
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.serving import build_server, serve
 from splitaudit.learning.client import Client, ClientLayers

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from splitaudit.config import RunConfig, load_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import load_config
 from splitaudit.data import AuditData, load_audit_data
-from splitaudit.experiments.run import Parts, build
+from splitaudit.experiments.parts import Parts, build
 from splitaudit.runtime import resolve
 
 # Layers this small gain nothing from threads, and two processes that spin on two cores slow each other down a lot.

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from splitaudit.config import RunConfig, load_config, override_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import load_config, override_config
 from splitaudit.errors import ConfigError
 from splitaudit.runtime import resolve
 

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from splitaudit import cli_defenses, cli_deployment, cli_sweeps
-from splitaudit.cli_common import resumable
+from splitaudit.cli_common import Sets, resumable
 from splitaudit.cli_reproduce import reproduce
-from splitaudit.config import ModelConfig, load_config, preset_names, preset_text
+from splitaudit.config import ModelConfig
+from splitaudit.config_reading import load_config, preset_names, preset_text
 from splitaudit.errors import ConfigError, SplitAuditError
 
 # The commands import what computes when they need it: `--help` and bad input should answer at once.
@@ -26,8 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train a model by split learning, and measure how well it withstands the server it was trained with.",
 )
-
-Sets = Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")]
 
 
 @app.command()

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from splitaudit import cli_sweeps
-from splitaudit.cli_common import resumable
+from splitaudit.cli_common import Sets, resumable
 from splitaudit.defenses.settings import choose
 from splitaudit.errors import ConfigError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def defend(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     defense: Annotated[str, typer.Option(help="Defences, separated by commas; docs/defenses.md has them.")],
-    set_: Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")] = [],  # noqa: B006 (Typer copies it)
+    set_: Sets = [],  # noqa: B006 (Typer copies it)
 ) -> None:
     """Defend a finished run's model as its clients could, and measure what that is worth against each server."""
     from splitaudit.experiments.progress import Reporter
@@ -42,7 +42,7 @@ def bench_defenses(
     eps: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "8/255",
     alpha: Annotated[str, typer.Option(help="How the server tampers, separated by commas; 0 is a passive one.")] = "0",
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds.")] = 1,
-    set_: Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")] = [],  # noqa: B006 (Typer copies it)
+    set_: Sets = [],  # noqa: B006 (Typer copies it)
     store: Annotated[Path | None, typer.Option(help="Folder of runs, which other sweeps may share.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
 ) -> None:

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from splitaudit.config import load_config
+from splitaudit.cli_common import Sets
+from splitaudit.config_reading import load_config
 
-Sets = Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a setting; repeatable.")]
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a preset's name.")]
 Certs = Annotated[Path, typer.Option(help="The folder that `splitaudit certs issue` made for this party.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; by default runs/<party>-<config>.")]
@@ -32,7 +32,7 @@ def certs_issue(
     ca: Annotated[Path, typer.Argument(metavar="CA")],
     kind: Annotated[Literal["server", "client"], typer.Argument(metavar="server|client")],
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A client needs one.")] = None,
-    host: Annotated[list[str], typer.Option(help="Where clients reach the server; repeatable.")] = [],  # noqa: B006
+    host: Annotated[list[str], typer.Option(help="Where clients reach the server; repeatable.")] = [],  # noqa: B006 (Typer copies it)
     days: Annotated[int, typer.Option(min=1, help="How long the certificate is valid.")] = 825,
     out: Annotated[Path | None, typer.Option(help="Folder of the party; by default its name.")] = None,
 ) -> None:

@@ -1,33 +1,28 @@
-"""Everything a run can be told. A YAML file (or a preset) and `--set a.b=value` become one frozen `RunConfig`.
+"""Everything a run can be told: one frozen `RunConfig`, which `config_reading` makes of YAML and `--set a.b=value`.
 
 Nothing else in the package reads settings from anywhere. Unknown keys are refused with the nearest known one.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
 from fractions import Fraction
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 from splitaudit.defenses.settings import DefenseConfig
-from splitaudit.errors import ConfigError, unknown_name
+from splitaudit.section import Section
 
 
 def _fraction(value: object) -> object:
@@ -46,11 +41,7 @@ Amount = Annotated[PositiveFloat, BeforeValidator(_fraction), Field(allow_inf_na
 Budget = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """The clients' images, and how they are spread over the clients."""
 
     name: str = "digits"
@@ -71,7 +62,7 @@ class DataConfig(_Section):
     """Share of the training images that the clients hold; the rest is the attacker's same-distribution data."""
 
 
-class AttackerConfig(_Section):
+class AttackerConfig(Section):
     """The images the server has of its own. They never overlap the clients' images, nor the test images."""
 
     source: str = "patches"
@@ -79,7 +70,7 @@ class AttackerConfig(_Section):
     images: PositiveInt = 4096
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The network, and where it is split."""
 
     name: str | None = None
@@ -102,7 +93,7 @@ class ModelConfig(_Section):
         return self
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """Split learning itself."""
 
     topology: Literal["u_shaped", "vanilla"] = "u_shaped"
@@ -128,7 +119,7 @@ class TrainingConfig(_Section):
         return self
 
 
-class EvasionConfig(_Section):
+class EvasionConfig(Section):
     """How a tampering server avoids being noticed. By default it does not."""
 
     begin: NonNegativeInt = 0
@@ -141,7 +132,7 @@ class EvasionConfig(_Section):
     """Tamper the less, the smaller the gradient that the client sent."""
 
 
-class AdversaryConfig(_Section):
+class AdversaryConfig(Section):
     """What the server does during training. Unless it is honest, it also records what reaches it, and aligns shadow
     layers to that afterwards (`alignment`)."""
 
@@ -176,16 +167,13 @@ AlignmentObjective = Literal["moments", "neighbours", "batch_norm", "mmd", "disc
 Candidate = Literal["linear", "single", "single-5x5", "residual", "residual-5x5", "plain", "multi", "resnet"]
 
 
-class AlignmentConfig(_Section):
+class AlignmentConfig(Section):
     """The aligned shadow: fitted after the training to what the server recorded, whatever it did in between."""
 
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = ("linear", "residual-5x5", "multi", "resnet")
     """Shapes that the clients' input layers might have. `linear` is solved for and taken if it explains the recording;
     the others are fitted, the worse half dropped again and again."""
-    objectives: Annotated[dict[AlignmentObjective, PositiveFloat], Field(min_length=1)] = {
-        "moments": 0.1,
-        "translation": 1.0,
-    }
+    objectives: dict[AlignmentObjective, PositiveFloat] = Field({"moments": 0.1, "translation": 1.0}, min_length=1)
     """What a fit minimises, with weights."""
     stages: PositiveInt = 4
     """After how many stages of the server layers features are compared, besides the cut."""
@@ -196,7 +184,7 @@ class AlignmentConfig(_Section):
     learning_rate: PositiveFloat = 0.002
 
 
-class AttackConfig(_Section):
+class AttackConfig(Section):
     """The perturbation, for SLADV (Algorithm 2 of the paper) and for every anchor beside it."""
 
     eps: Amount = 8 / 255
@@ -234,7 +222,7 @@ class AttackConfig(_Section):
         return tuple(factor * self.eps for factor in (0, 0.125, 0.25, 0.5, 1, 2, 4))
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """What is measured after the training."""
 
     images: PositiveInt | None = 1000
@@ -260,7 +248,7 @@ class EvaluationConfig(_Section):
         return self
 
 
-class ProxyConfig(_Section):
+class ProxyConfig(Section):
     """The proxy model of ordinary transfer attacks (VR, SSA): trained only when such an attack is asked for."""
 
     images: PositiveInt | None = None
@@ -271,7 +259,7 @@ class ProxyConfig(_Section):
     """A proxy that an earlier run left."""
 
 
-class RuntimeConfig(_Section):
+class RuntimeConfig(Section):
     """Where and how it is computed."""
 
     device: str = "auto"
@@ -284,7 +272,7 @@ class RuntimeConfig(_Section):
     """How much training a kill may cost; 0 saves after every logged row (10 iterations, or a splitfed round)."""
 
 
-class TransportConfig(_Section):
+class TransportConfig(Section):
     """How clients and server talk when they are processes of their own (`splitaudit serve`, `splitaudit join`)."""
 
     address: str = Field("127.0.0.1:50051", pattern=r"^.+:\d+$")
@@ -317,7 +305,7 @@ listens where."""
 _AFTER_THE_TRAINING = ("alignment", "attack", "evaluation", "proxy")
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """One run, whole: what `config.yaml` of a run folder holds."""
 
     data: DataConfig = DataConfig()
@@ -401,122 +389,3 @@ class RunConfig(_Section):
 
 def _hash(settings: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def preset_names() -> list[str]:
-    """The presets that come with the package."""
-    folder = resources.files("splitaudit") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def preset_text(name: str) -> str:
-    """A preset's YAML with its comments. Raises ConfigError for an unknown one, naming the nearest."""
-    if name not in preset_names():
-        raise ConfigError(unknown_name("preset", name, preset_names()))
-    return (resources.files("splitaudit") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """The config of a preset's name or a YAML file's path, with `a.b=value` overrides (values are YAML).
-
-    Raises ConfigError naming the key, the value and the remedy.
-    """
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
-        if not path.is_file():
-            raise ConfigError(
-                f"No config file {source!r}. Name a file, or one of the presets: {', '.join(preset_names())}."
-            )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"Config file {source!r} cannot be read as text: {error}") from None
-    else:
-        text = preset_text(source)
-    settings = _parse_yaml(text, source)
-    for override in overrides:
-        _override(settings, override)
-    config = parse_config(settings, source)
-    return _with_module_root(config, [path.parent, Path.cwd()] if path.is_file() else [Path.cwd()])
-
-
-def override_config(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """A config with `a.b=value` overrides. What was derived from an overridden setting is derived anew."""
-    settings = config.model_dump(mode="json")
-    for key in config.derived_keys():
-        section, _, name = key.partition(".")
-        settings[section][name] = None
-    for override in overrides:
-        _override(settings, override)
-    return parse_config(settings, "with your --set")
-
-
-def parse_config(settings: dict[str, Any], source: str) -> RunConfig:
-    """Validate plain settings; `source` names them in the error."""
-    try:
-        return RunConfig.model_validate(settings)
-    except ValidationError as error:
-        problems = "\n".join(f"  {_problem(dict(detail))}" for detail in error.errors())
-        raise ConfigError(f"Config {source} is not valid:\n{problems}") from None
-
-
-def _with_module_root(config: RunConfig, folders: Sequence[Path]) -> RunConfig:
-    """Note which of the folders holds the user's own module, if any does: the run may go on from elsewhere."""
-    if config.model.module is None or config.model.root is not None:
-        return config
-    name = config.model.module.partition(":")[0].replace(".", "/")
-    files = (f"{name}.py", f"{name}/__init__.py")
-    root = next((folder for folder in folders if any((folder / file).is_file() for file in files)), None)
-    return config.model_copy(update={"model": config.model.model_copy(update={"root": root})})
-
-
-def _parse_yaml(text: str, source: str) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{source} must hold sections such as `data:` and `model:`, not {type(settings).__name__}.")
-    return settings
-
-
-def _override(settings: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    sections = key.strip().split(".")
-    if not equals or not all(sections) or len(sections) < 2:
-        raise ConfigError(f"--set {override!r} must read section.key=value, e.g. --set training.iterations=500.")
-    target = settings
-    for section in sections[:-1]:
-        if target.get(section) is None:
-            target[section] = {}
-        target = target[section]
-        if not isinstance(target, dict):
-            raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section.")
-    try:
-        target[sections[-1]] = value if _takes_text(sections) else yaml.safe_load(value)
-    except yaml.YAMLError:
-        target[sections[-1]] = value
-
-
-def _takes_text(key: Sequence[str]) -> bool:
-    """Whether a setting is always text, so that `model.input_end=1.10` is the layer 1.10 and not a number."""
-    section = RunConfig.model_fields.get(key[0])
-    fields = getattr(section.annotation, "model_fields", {}) if section is not None else {}
-    return len(key) == 2 and key[1] in fields and fields[key[1]].annotation is str
-
-
-def _section_type(annotation: Any) -> Any:
-    """The section behind `Section`, or behind `Section | None`."""
-    return next((each for each in get_args(annotation) if each is not type(None)), annotation)
-
-
-def _problem(detail: dict[str, Any]) -> str:
-    path = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        fields: Any = RunConfig.model_fields
-        for part in detail["loc"][:-1]:
-            fields = _section_type(fields[part].annotation).model_fields
-        return f"{path}: {unknown_name('key', str(detail['loc'][-1]), fields)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r})"
-    return f"{path or 'config'}: {message}{shown}"

@@ -6,7 +6,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 from torch import Tensor
 
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from splitaudit.runtime import Runtime
 
 

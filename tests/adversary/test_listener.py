@@ -6,7 +6,7 @@ from torch import Tensor
 
 from splitaudit.adversary import Listener
 from splitaudit.adversary.similarity import SIMILARITIES
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from splitaudit.learning.server import ServerView
 from tests.adversary.reach import assert_nothing_of_the_clients, reachable
 from tests.conftest import small_parts

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from splitaudit.config import RunConfig, parse_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import parse_config
 from splitaudit.data import load_audit_data
 from splitaudit.errors import ConfigError, DataError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.conftest import TRAINED, small_parts
 
 

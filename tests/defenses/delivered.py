@@ -4,7 +4,7 @@ from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.view import DeliveredView
 from splitaudit.experiments.delivered_view import delivered_view
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.conftest import small_config
 
 PLAIN = TrainingConfig(augment="none", momentum=0.0)

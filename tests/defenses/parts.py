@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.data import ImageSet
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from splitaudit.learning.client import Client, ClientLayers, ClientView, Outgoing
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.runtime import start_runtime

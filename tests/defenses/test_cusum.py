@@ -26,7 +26,7 @@ def test_false_alarms_are_rare(heavy: bool) -> None:
         cusum.settle(1000)
         for iteration, value in enumerate(values[100:].tolist()):
             cusum.update(value, iteration)
-        detection = cusum.detection("any")
+        detection = cusum.alarm.detection("any")
         assert detection is not None
         alarms += detection.iteration is not None
     assert alarms <= 4
@@ -41,7 +41,7 @@ def test_a_lasting_shift_is_noticed_and_its_iteration_told() -> None:
     for iteration in range(200):
         shift = 3.0 if iteration >= 100 else 0.0
         cusum.update(3 + shift + float(torch.randn((), generator=generator)), iteration)
-    detection = cusum.detection("any")
+    detection = cusum.alarm.detection("any")
     assert detection is not None
     assert detection.iteration is not None
     assert 101 <= detection.iteration < 125
@@ -64,4 +64,4 @@ def test_state() -> None:
     assert other.mean == 1
     for each in (cusum, other):
         each.update(2.5, 5)
-    assert cusum.detection("x") == other.detection("x")
+    assert cusum.alarm.detection("x") == other.alarm.detection("x")

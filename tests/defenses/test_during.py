@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from splitaudit.config import load_config
+from splitaudit.config_reading import load_config
 from splitaudit.defenses.during import During
 from splitaudit.defenses.during_settings import NoiseConfig
 from splitaudit.defenses.noise import Noise

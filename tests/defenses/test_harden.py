@@ -9,7 +9,7 @@ from splitaudit.defenses.after_settings import AdversarialTrainingConfig, Harden
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.harden import harden
 from splitaudit.defenses.view import labels_of
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.defenses.delivered import view_of
 
 QUICK = {"images": 1000, "epochs": 4, "batch_size": 16, "learning_rate": 0.2}

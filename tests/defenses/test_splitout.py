@@ -26,11 +26,11 @@ def test_a_window_of_outliers_is_an_alarm() -> None:
     detector.settle(100)
     for iteration in range(10):
         detector.receive(view(usual, iteration, generator), usual)
-    assert detector.score() == 0
+    assert detector.alarm.score == 0
     resumed.load_state(detector.state())
     for each in (detector, resumed):
         for iteration in range(10, 13):
             each.receive(view(foreign, iteration, generator), foreign)
-        found = each.detection()
+        found = each.alarm.detection("splitout")
         assert found is not None
         assert (found.score, found.iteration) == (0.75, 13)

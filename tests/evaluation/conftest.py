@@ -6,7 +6,7 @@ from torch import fx, nn
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.alignment import align
 from splitaudit.config import AlignmentConfig
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.conftest import TRAINED, small_parts
 
 

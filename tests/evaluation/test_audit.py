@@ -12,7 +12,7 @@ from splitaudit.evaluation.audit import Audit, audit, make_budget
 from splitaudit.evaluation.measure import measure_clean, run_attack, summarize
 from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.verdict import write_verdict
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.conftest import TRAINED, small_config
 
 

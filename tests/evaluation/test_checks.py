@@ -29,7 +29,7 @@ from splitaudit.evaluation.measure import Outcome, clean_accuracy, measure_clean
 from splitaudit.evaluation.result import CleanResult
 from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.verdict import write_verdict
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.conftest import TRAINED, small_config, small_parts
 
 

@@ -17,7 +17,7 @@ from splitaudit.evaluation.measure import Clean, Outcome, measure_clean, run_att
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.evaluation.result import Curve
 from splitaudit.evaluation.statistics import wilson_interval
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.conftest import TRAINED, small_config
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from splitaudit.evaluation.diagnosis import DIRECTIONS, PROBES, _jacobian, _overlap, diagnose
 from splitaudit.evaluation.measure import Clean, measure_clean
 from splitaudit.evaluation.target import Target
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel
 from splitaudit.runtime import Runtime
 

@@ -12,7 +12,7 @@ from splitaudit.evaluation.attack import Attack, make_attack
 from splitaudit.evaluation.audit import make_budget
 from splitaudit.evaluation.measure import measure_clean, run_attack
 from splitaudit.evaluation.target import Target
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from splitaudit.models.stages import Stages
 from tests.conftest import TRAINED, small_config, small_parts
 

@@ -22,7 +22,7 @@ from splitaudit.evaluation.theory import (
     spectral_norm,
     trails,
 )
-from splitaudit.experiments.run import Parts
+from splitaudit.experiments.parts import Parts
 from tests.conftest import TRAINED, small_config
 
 

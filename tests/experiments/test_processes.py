@@ -18,10 +18,10 @@ from tests.transport.parts import assert_same
 TAMPERING = ("data.clients=2", "adversary.kind=sladv", "adversary.alpha=1", "training.momentum=0.9")
 
 
-def test_as_in_one_process_with_an_adversary(tmp_path: Path) -> None:
-    """Also what the adversary has learned and recorded through its view of the exchanges."""
-    config, parts = small_config(*TAMPERING), small_parts(*TAMPERING)
-    folders = [RunFolder(tmp_path / name) for name in ("one", "many")]
+def trained_both_ways(home: Path, *overrides: str) -> list[RunFolder]:
+    """In one process and in many, to the same state."""
+    config, parts = small_config(*overrides), small_parts(*overrides)
+    folders = [RunFolder(home / name) for name in ("one", "many")]
     for folder in folders:
         folder.take(config, {})
     train(config, parts.session, folders[0], Reporter())
@@ -30,6 +30,12 @@ def test_as_in_one_process_with_an_adversary(tmp_path: Path) -> None:
     assert one is not None
     assert many is not None
     assert_same((one.state, many.state))
+    return folders
+
+
+def test_as_in_one_process_with_an_adversary(tmp_path: Path) -> None:
+    """Also what the adversary has learned and recorded through its view of the exchanges."""
+    folders = trained_both_ways(tmp_path, *TAMPERING)
     for row, distributed in zip(*(folder.read_metrics() for folder in folders), strict=True):
         assert distributed["iteration"] == row["iteration"]
         assert math.isclose(distributed["loss"], row["loss"], rel_tol=1e-6)
@@ -52,14 +58,5 @@ def test_as_in_one_process_where_clients_watch(tmp_path: Path) -> None:
     """What the clients notice travels with their layers: scores and verdicts are the same, over the wire too."""
     names = "splitguard, faint-steps, trapezoid, gradient-decomposition, scrutinizer, splitout"
     watching = (f"defense.during=[{names}]", "defense.calibration.iterations=60", "defense.splitguard.warm_up=0")
-    config, parts = small_config(*TAMPERING, *watching), small_parts(*TAMPERING, *watching)
-    folders = [RunFolder(tmp_path / name) for name in ("one", "many")]
-    for folder in folders:
-        folder.take(config, {})
-    train(config, parts.session, folders[0], Reporter())
-    train_in_processes(config, parts.data, folders[1], Reporter())
-    one, many = (load_checkpoint(folder.checkpoints, pytest.fail) for folder in folders)
-    assert one is not None
-    assert many is not None
-    assert_same((one.state, many.state))
+    folders = trained_both_ways(tmp_path, *TAMPERING, *watching)
     assert folders[0].read_metrics()[-1]["detectors"]

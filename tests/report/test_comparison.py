@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from splitaudit.config import load_config
+from splitaudit.config_reading import load_config
 from splitaudit.errors import RunError
 from splitaudit.report import write_report, write_reports
 from splitaudit.report.comparison import read_runs

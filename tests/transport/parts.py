@@ -9,7 +9,7 @@ from torch import Tensor
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.experiments.model import build_model_for
-from splitaudit.experiments.run import build
+from splitaudit.experiments.parts import build
 from splitaudit.experiments.serving import build_server
 from splitaudit.learning.client import Client, ClientLayers
 from splitaudit.learning.layers import TrainedLayers
@@ -18,6 +18,7 @@ from splitaudit.learning.state import State, join
 from splitaudit.models import SplitModel
 from splitaudit.runtime import start_runtime
 from splitaudit.transport.coordinator import Coordinator
+from splitaudit.transport.course import Course
 from splitaudit.transport.member import Member
 from splitaudit.transport.protocol import Transport
 from splitaudit.transport.sealing import Seal
@@ -78,9 +79,9 @@ def make_coordinator(
     """Its side of a training, as it begins or from the records."""
     more = {} if clock is None else {"clock": clock}
     turns = Turns(config.training, config.data.clients)
-    return Coordinator(
-        make_server(config), turns, config.data.clients, records or MemoryRecords(), config.transport, print, **more
-    )
+    clients, transport = config.data.clients, config.transport
+    course = Course(make_server(config), turns, clients, records or MemoryRecords(), transport, print, **more)
+    return Coordinator(course, clients, transport.patience_seconds, print)
 
 
 class Party:

@@ -188,7 +188,8 @@ def test_while_others_train(tmp_path: Path) -> None:
     training = threading.Thread(target=deployment.train, daemon=True)
     training.start()
     deployment.wait_for_words("Serving at")
-    always_wrong = [case for case in CASES if not case.endswith("too early")]
+    # A huge message takes longer than the training has.
+    always_wrong = [case for case in CASES if not case.endswith("too early") and case != "huge message"]
     chance, sent = random.Random(0), 0
     with open_channel(deployment.config().transport.address, read_credentials(tmp_path / "b"), 2**20) as channel:
         hostile = None
@@ -196,11 +197,11 @@ def test_while_others_train(tmp_path: Path) -> None:
             hostile = hostile or Intruder(deployment, channel)
             method, _, make = CASES[chance.choice(always_wrong)]
             code, said = hostile.send(method, make(hostile))
-            if code == grpc.StatusCode.UNAVAILABLE and "in progress" not in said:
-                break  # the server has ended
+            if code == grpc.StatusCode.CANCELLED or (code == grpc.StatusCode.UNAVAILABLE and "in progress" not in said):
+                break  # the server has ended, amid the call or before it
             assert code in REASONED or code == grpc.StatusCode.UNAVAILABLE
             sent += 1
     training.join(100)
     assert not deployment.errors, deployment.said
-    assert sent, "it was undisturbed"
+    assert sent > 20
     deployment.assert_as_in_one_process()

@@ -2,17 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from splitaudit.section import Section
 
 AfterDefense = Literal["harden", "adversarial-training", "randomized-smoothing", "input-transform"]
 """What clients can do with the delivered model, without the server."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class FineTuningConfig(_Section):
+class FineTuningConfig(Section):
     """How the delivered model is trained on."""
 
     images: PositiveInt = 12000
@@ -62,7 +60,7 @@ class RandomizedSmoothingConfig(FineTuningConfig):
     """Probability that a certificate is wrong."""
 
 
-class InputTransformConfig(_Section):
+class InputTransformConfig(Section):
     """`input-transform`: images are changed before the model sees them."""
 
     transforms: Annotated[tuple[Literal["jpeg", "bit-depth", "resize"], ...], Field(min_length=1)] = (
@@ -81,7 +79,7 @@ class InputTransformConfig(_Section):
     """Transformed copies that an attacker who knows of it averages every gradient over."""
 
 
-class AfterConfig(_Section):
+class AfterConfig(Section):
     """The part of the section `defense` that the training does not depend on."""
 
     after: tuple[AfterDefense, ...] = ()

@@ -1,9 +1,22 @@
 """A detector's score over time: the largest one, and when it first passed the threshold."""
 
 import sys
+from dataclasses import dataclass
 
-from splitaudit.defenses.member import Detection
 from splitaudit.learning.state import State, number
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What a detector makes of its server."""
+
+    name: str
+    score: float
+    """The most suspicious one so far."""
+    threshold: float
+    """What lies above it is an alarm."""
+    iteration: int | None
+    """Of the first alarm, counted from 1; None without one."""
 
 
 class Alarm:

@@ -12,7 +12,6 @@ import torch
 from scipy.stats import chi2
 
 from splitaudit.defenses.alarm import Alarm
-from splitaudit.defenses.member import Detection
 from splitaudit.learning.state import State, join, number, part
 
 ALLOWANCE = 1.5
@@ -59,10 +58,6 @@ class Cusum:
         """Take in one value of the training that is watched."""
         self._sum = max(0.0, self._sum + self._increment(statistic))
         self.alarm.update(self._sum, iteration)
-
-    def detection(self, name: str) -> Detection | None:
-        """The verdict so far."""
-        return self.alarm.detection(name)
 
     def state(self) -> State:
         """All that later scores depend on, once the honest training is over."""

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.config import RunConfig, TrainingConfig
+from splitaudit.defenses.alarm import Detection
 from splitaudit.defenses.during_settings import DuringConfig, DuringDefense
 from splitaudit.defenses.faint_steps import FaintSteps
 from splitaudit.defenses.gradient_decomposition import GradientDecomposition
-from splitaudit.defenses.member import Detection, Member
+from splitaudit.defenses.member import Member
 from splitaudit.defenses.noise import Noise
 from splitaudit.defenses.nopeek import NoPeek
 from splitaudit.defenses.scrutinizer import Scrutinizer
@@ -71,13 +72,15 @@ class During:
         return gradient
 
     def scores(self) -> dict[str, float]:
-        """Of the detectors that have one, by name."""
-        scores = {member.name: member.score() for member in self.members}
-        return {name: score for name, score in scores.items() if score is not None}
+        """How suspicious the server looks now to the detectors that have a score, by name."""
+        alarms = {member.name: member.alarm for member in self.members}
+        return {name: alarm.score for name, alarm in alarms.items() if alarm is not None and alarm.score is not None}
 
     def detections(self) -> list[Detection]:
-        """The detectors' verdicts so far."""
-        return [found for member in self.members if (found := member.detection()) is not None]
+        """The verdicts so far of the detectors that have a score."""
+        alarms = [(member.name, member.alarm) for member in self.members]
+        found = [alarm.detection(name) for name, alarm in alarms if alarm is not None]
+        return [detection for detection in found if detection is not None]
 
     def state(self) -> State:
         """Of all of them."""

@@ -2,7 +2,9 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from splitaudit.section import Section
 
 DuringDefense = Literal[
     "noise", "nopeek", "splitguard", "faint-steps", "trapezoid", "gradient-decomposition", "scrutinizer", "splitout"
@@ -10,11 +12,7 @@ DuringDefense = Literal[
 """In this order they take part in a step, whatever the order they are named in."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class CalibrationConfig(_Section):
+class CalibrationConfig(Section):
     """The honest training that a client plays through by itself, to learn what honest gradients look like."""
 
     iterations: int = Field(100, ge=60)
@@ -23,14 +21,14 @@ class CalibrationConfig(_Section):
     """Probability of an alarm in a whole training with an honest server, which the thresholds are made for."""
 
 
-class GradientDecompositionConfig(_Section):
+class GradientDecompositionConfig(Section):
     """`gradient-decomposition`: how much of the returned gradient lies along the activations."""
 
     repair: bool = False
     """Hand on the gradient without the excess over what honest servers return. It has not made models safer so far."""
 
 
-class TrapezoidConfig(_Section):
+class TrapezoidConfig(Section):
     """`trapezoid`: whether the losses at two points agree with the gradients returned there."""
 
     every: PositiveInt = 10
@@ -41,7 +39,7 @@ class TrapezoidConfig(_Section):
     """`activations`: along o1 - mean(o1)."""
 
 
-class FaintStepsConfig(_Section):
+class FaintStepsConfig(Section):
     """`faint-steps`: steps whose loss is made small on its way to the server."""
 
     share: float = Field(0.05, gt=0, le=0.5)
@@ -50,7 +48,7 @@ class FaintStepsConfig(_Section):
     """What their loss is multiplied with. The server learns as much less from them; the clients learn as always."""
 
 
-class SplitGuardConfig(_Section):
+class SplitGuardConfig(Section):
     """`splitguard`: gradients of batches with false labels."""
 
     share: float = Field(0.1, gt=0, lt=1)
@@ -64,7 +62,7 @@ class SplitGuardConfig(_Section):
     """A server whose score is below this is held for malicious, once there are three false batches."""
 
 
-class ScrutinizerConfig(_Section):
+class ScrutinizerConfig(Section):
     """`scrutinizer`: gradients of samples with the same label should be more alike than others."""
 
     warm_up: PositiveInt = 50
@@ -73,28 +71,28 @@ class ScrutinizerConfig(_Section):
     """A server whose score is below this is held for malicious."""
 
 
-class SplitOutConfig(_Section):
+class SplitOutConfig(Section):
     """`splitout`: gradients that are outliers among those of an honest training."""
 
     window: PositiveInt = 10
     """Last gradients of which more than half must be outliers for an alarm."""
 
 
-class NoPeekConfig(_Section):
+class NoPeekConfig(Section):
     """`nopeek`: the activations are trained to say less about the images."""
 
     weight: PositiveFloat = 0.1
     """Of the distance correlation, beside the loss."""
 
 
-class NoiseConfig(_Section):
+class NoiseConfig(Section):
     """`noise`: Gaussian noise on what is sent."""
 
     share: PositiveFloat = 0.1
     """Its deviation, in deviations of the activations."""
 
 
-class DuringConfig(_Section):
+class DuringConfig(Section):
     """The part of the section `defense` that the training depends on."""
 
     during: tuple[DuringDefense, ...] = ()

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from splitaudit.defenses.alarm import Alarm
 from splitaudit.defenses.cusum import Cusum
 from splitaudit.defenses.during_settings import FaintStepsConfig
-from splitaudit.defenses.member import Detection, Member, chance
+from splitaudit.defenses.member import Member, chance
 from splitaudit.learning.client import ClientView, Outgoing
 from splitaudit.learning.state import State, join, number, part
 
@@ -29,6 +30,7 @@ class FaintSteps(Member):
     def __init__(self, config: FaintStepsConfig, false_alarms: float) -> None:
         self._config = config
         self._cusum = Cusum(false_alarms)
+        self.alarm: Alarm = self._cusum.alarm
         self._usual: float | None = None
 
     def send(self, batch: Outgoing) -> Outgoing:
@@ -60,15 +62,7 @@ class FaintSteps(Member):
             return gradient
         assert self._usual is not None, "no step is faint before an ordinary one"
         self._cusum.update(ratio - self._usual, view.sent.iteration)
-        return None if self._cusum.alarm.score else gradient
-
-    def score(self) -> float | None:
-        """The CUSUM, in honest standard deviations."""
-        return self._cusum.alarm.score
-
-    def detection(self) -> Detection | None:
-        """The verdict so far."""
-        return self._cusum.detection(self.name)
+        return None if self.alarm.score else gradient
 
     def state(self) -> State:
         """The CUSUM, and the norm of ordinary steps."""

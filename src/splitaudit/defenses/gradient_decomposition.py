@@ -11,9 +11,10 @@ theorem `<do1, o1> = 0` exactly. Elsewhere it is what the honest training of one
 import torch
 from torch import Tensor
 
+from splitaudit.defenses.alarm import Alarm
 from splitaudit.defenses.cusum import LEAST, Cusum
 from splitaudit.defenses.during_settings import GradientDecompositionConfig
-from splitaudit.defenses.member import Detection, Member
+from splitaudit.defenses.member import Member
 from splitaudit.learning.client import ClientView
 from splitaudit.learning.state import State
 
@@ -27,6 +28,7 @@ class GradientDecomposition(Member):
     def __init__(self, config: GradientDecompositionConfig, false_alarms: float) -> None:
         self._repair = config.repair
         self._cusum = Cusum(false_alarms)
+        self.alarm: Alarm = self._cusum.alarm
         self._rounding = LEAST
 
     def learn(self, view: ClientView) -> None:
@@ -43,14 +45,6 @@ class GradientDecomposition(Member):
         o1 = view.sent.o1.detach()
         self._cusum.update(cosine(view.do1, o1), view.sent.iteration)
         return without_excess(gradient, o1, self._cusum.mean) if self._repair else gradient
-
-    def score(self) -> float | None:
-        """The CUSUM, in honest standard deviations."""
-        return self._cusum.alarm.score
-
-    def detection(self) -> Detection | None:
-        """The verdict so far."""
-        return self._cusum.detection(self.name)
 
     def state(self) -> State:
         """The CUSUM."""

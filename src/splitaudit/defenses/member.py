@@ -1,26 +1,12 @@
 """What a defence during the training is: a few hooks in a client's split step, each of which it may leave alone."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from splitaudit.defenses.alarm import Alarm
 from splitaudit.learning.client import ClientView, Outgoing
 from splitaudit.learning.state import State
 from splitaudit.randomness import derive_generator
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """What a detector makes of its server."""
-
-    name: str
-    score: float
-    """The most suspicious one so far."""
-    threshold: float
-    """What lies above it is an alarm."""
-    iteration: int | None
-    """Of the first alarm, counted from 1; None without one."""
 
 
 class Member:
@@ -29,6 +15,8 @@ class Member:
     name: str
     learns = False
     """Whether it must see an honest training first."""
+    alarm: Alarm | None = None
+    """What its scores came to; None for what is no detector."""
 
     def send(self, batch: Outgoing) -> Outgoing:
         """The batch as it is sent."""
@@ -47,14 +35,6 @@ class Member:
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor | None:
         """What is learned of `gradient`, which other defences may have changed already; None for nothing at all."""
         return gradient
-
-    def score(self) -> float | None:
-        """How suspicious the server looks now; None for what is no detector, or has no score yet."""
-        return None
-
-    def detection(self) -> Detection | None:
-        """The verdict so far; None for what is no detector, or has no score yet."""
-        return None
 
     def state(self) -> State:
         """All that the next step depends on."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from splitaudit.defenses.alarm import Alarm
 from splitaudit.defenses.during_settings import ScrutinizerConfig
-from splitaudit.defenses.member import Detection, Member
+from splitaudit.defenses.member import Member
 from splitaudit.learning.client import ClientView
 from splitaudit.learning.state import State, join, part
 
@@ -30,7 +30,7 @@ class Scrutinizer(Member):
 
     def __init__(self, config: ScrutinizerConfig) -> None:
         self._warm_up = config.warm_up
-        self._alarm = Alarm(1 - config.threshold)
+        self.alarm: Alarm = Alarm(1 - config.threshold)
         self._steps: list[list[float]] = []
         """Of each step, what `cosines` gave."""
 
@@ -40,26 +40,18 @@ class Scrutinizer(Member):
         if found is not None:
             self._steps.append(found)
         if len(self._steps) > self._warm_up:
-            self._alarm.update(1 - published_score(np.array(self._steps).T), view.sent.iteration)
+            self.alarm.update(1 - published_score(np.array(self._steps).T), view.sent.iteration)
         return gradient
-
-    def score(self) -> float | None:
-        """1 minus the published score."""
-        return self._alarm.score
-
-    def detection(self) -> Detection | None:
-        """The verdict so far."""
-        return self._alarm.detection(self.name)
 
     def state(self) -> State:
         """The statistics of all steps so far."""
         steps = torch.tensor(self._steps, dtype=torch.float64).reshape(-1, 4)
-        return {"steps": steps, **join(alarm=self._alarm.state())}
+        return {"steps": steps, **join(alarm=self.alarm.state())}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         self._steps = state["steps"].tolist()
-        self._alarm.load_state(part(state, "alarm"))
+        self.alarm.load_state(part(state, "alarm"))
 
 
 def cosines(gradient: Tensor, labels: Tensor) -> list[float] | None:

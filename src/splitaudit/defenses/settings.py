@@ -20,3 +20,13 @@ def choose(names: Sequence[str]) -> list[str]:
             raise ConfigError(unknown_name("defence", name, (*during, *after)))
     chosen = {"during": [n for n in names if n in during], "after": [n for n in names if n in after]}
     return [f"defense.{when}=[{', '.join(those)}]" for when, those in chosen.items() if those]
+
+
+def choose_after(names: Sequence[str]) -> list[str]:
+    """As `choose`, of the delivered model alone. Raises ConfigError for a defence that takes part in the training."""
+    early = [name for name in names if name in get_args(DuringDefense)]
+    if early:
+        raise ConfigError(
+            f"defence {early[0]!r} takes part in the training: name it in `splitaudit run --defense`, not afterwards."
+        )
+    return choose(names)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from splitaudit.defenses.alarm import Alarm
 from splitaudit.defenses.during_settings import SplitGuardConfig
-from splitaudit.defenses.member import Detection, Member, chance, first_layer_gradient, generator_of
+from splitaudit.defenses.member import Member, chance, first_layer_gradient, generator_of
 from splitaudit.learning.client import ClientView, Outgoing
 from splitaudit.learning.state import State, join, part
 
@@ -32,7 +32,7 @@ class SplitGuard(Member):
         self._config = config
         self._sums: Tensor | None = None
         """Rows F, R1, R2: the sum of the gradients, and in the last two columns of their norms and of ones."""
-        self._alarm = Alarm(1 - config.threshold)
+        self.alarm: Alarm = Alarm(1 - config.threshold)
 
     def send(self, batch: Outgoing) -> Outgoing:
         """The batch, now and then with labels that are all wrong: shifted by the same random number of classes."""
@@ -57,24 +57,16 @@ class SplitGuard(Member):
             self._sums[row] += torch.cat([seen, torch.stack([seen.norm(), torch.ones(()).double()])])
             if false and self._sums[0, -1] >= LEAST_FALSE and bool((self._sums[1:, -1] > 0).all()):
                 score = published_score(self._sums, self._config.multiplier, self._config.exponent)
-                self._alarm.update(1 - score, view.sent.iteration)
+                self.alarm.update(1 - score, view.sent.iteration)
         return None if false else gradient
-
-    def score(self) -> float | None:
-        """1 minus the published score."""
-        return self._alarm.score
-
-    def detection(self) -> Detection | None:
-        """The verdict so far."""
-        return self._alarm.detection(self.name)
 
     def state(self) -> State:
         """Sums of the gradients so far."""
-        return join(alarm=self._alarm.state()) | ({} if self._sums is None else {"sums": self._sums})
+        return join(alarm=self.alarm.state()) | ({} if self._sums is None else {"sums": self._sums})
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
-        self._alarm.load_state(part(state, "alarm"))
+        self.alarm.load_state(part(state, "alarm"))
         self._sums = state["sums"].clone() if "sums" in state else None
 
     def _is_false(self, batch: Outgoing) -> bool:

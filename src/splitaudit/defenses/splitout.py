@@ -13,7 +13,7 @@ from torch import Tensor
 
 from splitaudit.defenses.alarm import Alarm
 from splitaudit.defenses.during_settings import SplitOutConfig
-from splitaudit.defenses.member import Detection, Member, first_layer_gradient
+from splitaudit.defenses.member import Member, first_layer_gradient
 from splitaudit.learning.client import ClientView
 from splitaudit.learning.state import State, join, part
 
@@ -28,7 +28,7 @@ class SplitOut(Member):
         self._honest: list[Tensor] = []
         self._model: LocalOutlierFactor | None = None
         self._window: deque[bool] = deque(maxlen=config.window)
-        self._alarm = Alarm(0.5)
+        self.alarm: Alarm = Alarm(0.5)
 
     def learn(self, view: ClientView) -> None:
         """One more honest gradient."""
@@ -45,26 +45,18 @@ class SplitOut(Member):
         seen = first_layer_gradient(view).float().cpu()
         self._window.append(bool(self._model.predict(seen[None].numpy())[0] == -1))
         if len(self._window) == self._window.maxlen:
-            self._alarm.update(sum(self._window) / len(self._window), view.sent.iteration)
+            self.alarm.update(sum(self._window) / len(self._window), view.sent.iteration)
         return gradient
-
-    def score(self) -> float | None:
-        """Share of outliers among the last gradients."""
-        return self._alarm.score
-
-    def detection(self) -> Detection | None:
-        """The verdict so far."""
-        return self._alarm.detection(self.name)
 
     def state(self) -> State:
         """The honest gradients, from which the model is fitted again, and the window."""
         window = torch.tensor(list(self._window), dtype=torch.bool)
         honest = {"honest": torch.stack(self._honest)} if self._honest else {}
-        return {**honest, "window": window, **join(alarm=self._alarm.state())}
+        return {**honest, "window": window, **join(alarm=self.alarm.state())}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         self._window = deque(state["window"].tolist(), maxlen=self._window.maxlen)
-        self._alarm.load_state(part(state, "alarm"))
+        self.alarm.load_state(part(state, "alarm"))
         self._honest = list(state["honest"])
         self.settle(0)

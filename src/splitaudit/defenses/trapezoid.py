@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from splitaudit.defenses.alarm import Alarm
 from splitaudit.defenses.cusum import Cusum
 from splitaudit.defenses.during_settings import TrapezoidConfig
-from splitaudit.defenses.member import Detection, Member, generator_of
+from splitaudit.defenses.member import Member, generator_of
 from splitaudit.learning.client import ClientView, Outgoing
 from splitaudit.learning.state import State
 
@@ -32,6 +33,7 @@ class Trapezoid(Member):
     def __init__(self, config: TrapezoidConfig, false_alarms: float) -> None:
         self._config = config
         self._cusum = Cusum(false_alarms)
+        self.alarm: Alarm = self._cusum.alarm
         self._shift: Tensor | None = None
         """h v (N / 2, ...) of the batch that is on its way."""
 
@@ -67,14 +69,6 @@ class Trapezoid(Member):
         if self._shift is not None:
             self._cusum.update(self._residual(view), view.sent.iteration)
         return gradient
-
-    def score(self) -> float | None:
-        """The CUSUM, in honest standard deviations."""
-        return self._cusum.alarm.score
-
-    def detection(self) -> Detection | None:
-        """The verdict so far."""
-        return self._cusum.detection(self.name)
 
     def state(self) -> State:
         """The CUSUM."""

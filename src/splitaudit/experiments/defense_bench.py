@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from splitaudit.defenses.settings import choose
+from splitaudit.defenses.settings import choose_after
 from splitaudit.errors import ConfigError
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.outcomes import to_parquet
@@ -23,10 +23,11 @@ def defense_grid(
 ) -> Grid:
     """Servers that tamper with each alpha (0: passive) x budgets x seeds, with all the defences in every cell.
 
-    Raises ConfigError for an unknown defence, and for a setting in `sets` that is crossed.
+    Raises ConfigError for a defence that is unknown or takes part in the training, and for a setting in `sets` that is
+    crossed.
     """
     settings: dict[str, Any] = {"adversary.kind": "aligned"}
-    for override in (*sets, *choose(defenses)):
+    for override in (*sets, *choose_after(defenses)):
         key, _, value = override.partition("=")
         settings[key.strip()] = value
     crossed = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from splitaudit.config import RunConfig, load_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import load_config
 from splitaudit.data.sources import open_source
 from splitaudit.errors import ConfigError, SplitAuditError, unknown_name
 from splitaudit.experiments.sweep import Cell

@@ -2,44 +2,38 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
-from splitaudit.adversary import Listener, make_adversary, untrained_shadow
-from splitaudit.config import AdversaryConfig, RunConfig, override_config
-from splitaudit.data import AuditData, load_audit_data
+from splitaudit.config import AdversaryConfig, RunConfig
+from splitaudit.config_reading import override_config
+from splitaudit.data import AuditData
 from splitaudit.defenses.after_settings import AFTER_KEYS
-from splitaudit.defenses.during import During, make_during
-from splitaudit.defenses.settings import choose
-from splitaudit.errors import ConfigError, DataError, RunError
+from splitaudit.defenses.settings import choose_after
+from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.attack import ANCHORS, parse_name
-from splitaudit.evaluation.audit import Audit, attacked_images, audit
+from splitaudit.evaluation.audit import Audit, audit
 from splitaudit.evaluation.defense_result import DefenseResult
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.evaluation.result import DetectionResult, Result, TrainingResult, read_result
-from splitaudit.evaluation.surrogates import tapped
-from splitaudit.evaluation.target import Target
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.defending import apply_defenses
-from splitaudit.experiments.digests import digests
-from splitaudit.experiments.model import model_builder
+from splitaudit.experiments.parts import Parts, build
 from splitaudit.experiments.processes import train_in_processes
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.proxy import obtain_proxy, proxy_digest
 from splitaudit.experiments.store import RunFolder, write_whole
 from splitaudit.experiments.training import resume, summary, train
 from splitaudit.learning.schedules import check_rounds
-from splitaudit.learning.session import Session
 from splitaudit.models import SplitModel
 from splitaudit.report import write_report
-from splitaudit.runtime import Runtime, describe_environment, resolve, start_runtime
+from splitaudit.runtime import describe_environment, resolve
 
 SAMPLES = 12
 """Images kept for the report."""
@@ -51,31 +45,6 @@ _FREE_IN_ATTACKS = (
     # Images may have been moved: whether they are the same, their digests tell.
     *("data.name", "attacker.source"),
 )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Everything a config describes, built but not trained."""
-
-    data: AuditData
-    model: SplitModel
-    adversary: Listener | None
-    untrained: nn.Module | None
-    session: Session
-    during: During | None
-    """What the clients do in the training against their server."""
-    runtime: Runtime
-    digests: dict[str, str]
-
-    def describe(self) -> dict[str, Any]:
-        """What was loaded, for a report: the images, and the source of a model of the user's own."""
-        source = self.digests.get("model.module")
-        return self.data.describe() | ({} if source is None else {"model": {"digest": source}})
-
-    def target(self, aligned: nn.Module | None = None, proxy: SplitModel | None = None) -> Target:
-        """The trained model, for an audit."""
-        shadow = None if self.adversary is None else self.adversary.shadow
-        return Target(self.model, shadow, self.untrained, aligned, self.runtime, proxy)
 
 
 def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = False) -> Result:
@@ -136,7 +105,7 @@ def defend(
     `overrides` may change what `attack` lets them, and the section `defense`, but for what was done in the training.
     """
     trained = RunFolder(path)
-    config = _changed_afterwards(trained, [*overrides, *choose(names)], reporter)
+    config = _changed_afterwards(trained, [*overrides, *choose_after(names)], reporter)
     with trained.locked():
         parts, training = _rebuilt(trained, config, reporter)
         defended = _defend(config, path, trained, parts, training, reporter, overrides)
@@ -286,26 +255,6 @@ def _with_anchors(config: RunConfig, names: Sequence[str]) -> list[str]:
 def _reported(folder: RunFolder) -> Result:
     write_report(folder.path)
     return read_result(folder.result)
-
-
-def build(config: RunConfig, say: Callable[[str], None]) -> Parts:
-    """Load and build everything, so that whatever is wrong is said before any compute."""
-    runtime = start_runtime(config)
-    say(f"Loading {config.data.name}, and {config.attacker.source} as the attacker's images.")
-    data = load_audit_data(config)
-    attacked_images(config, len(data.test))
-    if len(data.train.classes) < 2:
-        raise DataError(f"data.name {config.data.name!r} has one class only: there is nothing to classify.")
-    builder = model_builder(torch.cat(data.partition.clients), config, data)
-    model = builder(config.runtime.seed)
-    if config.attack.layers is not None:
-        tapped(model.F2, config.attack.layers)  # raises if a name is none of the server's
-    server_knows = (config.adversary, data.attacker.images, model.cut_shape, runtime)
-    adversary = make_adversary(*server_knows)
-    untrained = None if adversary is None else untrained_shadow(*server_knows)
-    during = make_during(config, model.F1, builder)
-    session = Session(config.training, model, data, adversary, runtime, during)
-    return Parts(data, model, adversary, untrained, session, during, runtime, digests(config, data))
 
 
 def _judge(

@@ -25,6 +25,7 @@ from splitaudit.runtime import Runtime, resolve, start_runtime
 from splitaudit.transport.access import AllowList
 from splitaudit.transport.certificates import read_credentials
 from splitaudit.transport.coordinator import Coordinator
+from splitaudit.transport.course import Course
 from splitaudit.transport.grpc_server import check_loopback, start_grpc_server
 from splitaudit.transport.service import Service
 from splitaudit.transport.settings import shared_settings
@@ -72,14 +73,9 @@ def serve(
     folder.take(config, {})
     with folder.locked():
         records = ServerRecords(config, server, folder, reporter)
-        coordinator = Coordinator(
-            server,
-            Turns(config.training, config.data.clients),
-            config.data.clients,
-            records,
-            config.transport,
-            reporter.say,
-        )
+        turns = Turns(config.training, config.data.clients)
+        course = Course(server, turns, config.data.clients, records, config.transport, reporter.say)
+        coordinator = Coordinator(course, config.data.clients, config.transport.patience_seconds, reporter.say)
         service = Service(
             coordinator,
             specs,

@@ -11,7 +11,8 @@ from typing import IO, Any
 
 import yaml
 
-from splitaudit.config import RunConfig, parse_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import parse_config
 from splitaudit.errors import ConfigError, RunError
 
 

@@ -15,6 +15,9 @@ from splitaudit.errors import ModelError
 from splitaudit.models.split import Normalize
 from splitaudit.randomness import isolated_global_rng
 
+DECODED = 96
+"""Channels of a decoder at the cut's resolution; half as many after each doubling, but 24 at least."""
+
 
 def build_shadow(config: AdversaryConfig, images: Tensor, cut_shape: tuple[int, ...], seed: int) -> nn.Module:
     """A shadow from pixels (N, C, H, W) to activations (N, *cut_shape), initialised from the seed.
@@ -123,23 +126,6 @@ def _residual_blocks(inputs: int, outputs: int, stride: int, blocks: int) -> nn.
     return nn.Sequential(*layers)
 
 
-class _BasicBlock(nn.Module):
-    """The basic residual block of He et al. (2016), at one width and resolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            _conv(channels, channels, 1),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            _conv(channels, channels, 1),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.residual(x))
-
-
 def _resnet(inputs: int, outputs: int, stride: int) -> nn.Module:
     """A stem, a strided convolution for each halving, a residual block, and a linear layer: a cut may be anywhere."""
     halvings = int(math.log2(stride))
@@ -149,10 +135,10 @@ def _resnet(inputs: int, outputs: int, stride: int) -> nn.Module:
         following = min(outputs, 2 * width)
         layers += [_conv(width, following, 2), nn.BatchNorm2d(following), nn.ReLU()]
         width = following
-    return nn.Sequential(*layers, _BasicBlock(width), nn.Conv2d(width, outputs, 3, padding=1))
+    return nn.Sequential(*layers, _Block(width, width, 1), nn.ReLU(), nn.Conv2d(width, outputs, 3, padding=1))
 
 
-def decoder_body(cut_shape: tuple[int, ...], image_shape: tuple[int, ...], *, width: int = 96) -> nn.Module:
+def decoder_body(cut_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> nn.Module:
     """A fresh network back from activations (N, C, H, W) to standardised images (N, *image_shape).
 
     Two convolutions at the cut's resolution, then one for each doubling (by sub-pixels; Shi et al., CVPR 2016).
@@ -160,8 +146,8 @@ def decoder_body(cut_shape: tuple[int, ...], image_shape: tuple[int, ...], *, wi
     layers: list[nn.Module] = []
     channels = cut_shape[0]
     for _ in range(2):
-        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-        channels = width
+        layers += [nn.Conv2d(channels, DECODED, 3, padding=1), nn.BatchNorm2d(DECODED), nn.ReLU()]
+        channels = DECODED
     for _ in range(int(math.log2(max(1, image_shape[1] // cut_shape[1])))):
         following = max(24, channels // 2)
         layers += [nn.Conv2d(channels, 4 * following, 3, padding=1), nn.PixelShuffle(2), nn.ReLU()]

@@ -4,37 +4,24 @@ No network here: `service` calls this for requests that came over gRPC, and in o
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
 
-from splitaudit.config import TransportConfig
-from splitaudit.learning.server import Server
 from splitaudit.learning.state import State
 from splitaudit.transport import rules
-from splitaudit.transport.course import Course, Records, Reply
+from splitaudit.transport.course import Course, Reply
 from splitaudit.transport.protocol import GivenLayers, Request
-from splitaudit.transport.turns import Turns
 
 
 class Coordinator:
     """What clients ask for, as `Transport` tells, and what the server's own process asks for. For any thread."""
 
-    def __init__(
-        self,
-        server: Server,
-        turns: Turns,
-        clients: int,
-        records: Records,
-        config: TransportConfig,
-        log: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._clients, self._patience, self._log = clients, config.patience_seconds, log
+    def __init__(self, course: Course, clients: int, patience_seconds: float, log: Callable[[str], None]) -> None:
+        self._clients, self._patience, self._log = clients, patience_seconds, log
         self._changed = threading.Condition()
-        self.course = Course(server, turns, clients, records, config, log, clock)
+        self.course = course
         """Where the training stands. From outside, to be read while no call is in progress."""
         self._sessions: dict[int, bytes] = {}
         self._delivered: set[int] = set()

@@ -41,7 +41,7 @@ def test_pictures_are_pixels_of_the_images_size(step: int, evidence: Evidence) -
 
 def test_the_loss_is_zero_for_the_activations_that_were_translated(evidence: Evidence) -> None:
     """And by hand: one standard deviation too much everywhere costs one."""
-    (objective,) = (translation(evidence),)
+    objective = translation(evidence)
     generator = module.derive_generator(RUNTIME.seed, "translation", 3)
     chosen = torch.randint(len(evidence.activations), (module.TRANSLATED,), generator=generator)
     recorded = evidence.activations[chosen]

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import pytest
 
-from splitaudit.config import load_config
+from splitaudit.config_reading import load_config
 from splitaudit.errors import ConfigError
 from splitaudit.experiments.reproduction.plan import Need, Plan, make_plan, need_of
 from splitaudit.experiments.reproduction.profiles import PROFILES

@@ -47,6 +47,9 @@ class Evidence:
         order = torch.randperm(len(images), generator=derive_generator(runtime.seed, "held-out images"))
         held = max(8, len(images) // HELD_OUT)
         self.images, self._held_images = images[order[held:]], images[order[:held]]
+        self.normalize = Normalize(*pixel_statistics(self.images))
+        """Standardises pixels (N, C, H, W) of such images."""
+        runtime.place(self.normalize)
         judging = torch.arange(len(recording.activations), device=recording.activations.device) % HELD_OUT == 0
         self.activations = recording.activations[~judging]
         # At the cut the streaming moments, since they look back further than the recorded batches.
@@ -57,10 +60,9 @@ class Evidence:
     @cached_property
     def inverse(self) -> LinearInverse:
         """From standardised activations, which must be maps, to coarse pictures; made when first asked for."""
-        normalize = self.runtime.place(Normalize(*pixel_statistics(self.images)))
         height, width = self.activations.shape[2:]
         small = [
-            F.adaptive_avg_pool2d(normalize(self.runtime.pixels(batch)), (height, width))
+            F.adaptive_avg_pool2d(self.normalize(self.runtime.pixels(batch)), (height, width))
             for batch in self.images.split(BATCH)
         ]
         standardized = self.references[0].standardized(self.activations)

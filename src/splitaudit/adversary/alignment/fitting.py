@@ -24,11 +24,6 @@ PATIENCE, IMPROVED = 3, 0.99
 """A fit has settled when so many scores in a row are not below this share of the best before them."""
 
 
-def _average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-    kept = min(AVERAGED, float(steps) / (float(steps) + BEGUN))
-    return averaged * kept + current * (1 - kept)
-
-
 class Fit:
     """The fitting of shadow layers of one shape. What is judged and given away is the average over the last steps.
 
@@ -129,3 +124,8 @@ class Fit:
         self._steps = saved.iteration
         self.scores = {int(steps): score for steps, score in saved.extra["scores"]}
         self.seconds = saved.extra["seconds"]
+
+
+def _average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+    kept = min(AVERAGED, float(steps) / (float(steps) + BEGUN))
+    return averaged * kept + current * (1 - kept)

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.objective import Batch, Objective
 from splitaudit.adversary.alignment.patches import patch_distance
-from splitaudit.data import pixel_statistics
 from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
 from splitaudit.models.shadows import decoder_body
 from splitaudit.randomness import derive_generator, isolated_global_rng
@@ -46,9 +45,7 @@ class _Translator:
         self._evidence = evidence
         self._runtime = evidence.runtime
         self._standardized = evidence.references[0].standardized
-        self._mean, self._std = (
-            statistic.view(1, -1, 1, 1).to(evidence.runtime.device) for statistic in pixel_statistics(evidence.images)
-        )
+        self._normalize = evidence.normalize
         with isolated_global_rng(evidence.runtime.seed, "decoder"):
             decoder = decoder_body(tuple(evidence.activations.shape[1:]), tuple(evidence.images.shape[1:]))
         self._decoder = evidence.runtime.place(decoder)
@@ -63,7 +60,7 @@ class _Translator:
             shown = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
         else:
             shown = self._decode(self._decoder.eval(), self._recorded(step))
-        return (shown * self._std + self._mean).clamp(0, 1)
+        return (shown * self._normalize.std + self._normalize.mean).clamp(0, 1)
 
     def loss(self, batch: Batch) -> Tensor:
         """Teach the decoder, and give what the shadow layers are taught by."""
@@ -80,7 +77,7 @@ class _Translator:
     def _teach(self, batch: Batch, recorded: Tensor) -> None:
         """A step of the decoder: images back from what the shadow makes of them; pictures that look like images."""
         decoder = self._decoder.train()
-        images = (self._runtime.pixels(batch.images[:TRANSLATED]) - self._mean) / self._std
+        images = self._normalize(self._runtime.pixels(batch.images[:TRANSLATED]))
         rebuilt = self._decode(decoder, batch.features[0][:TRANSLATED].detach())
         pictures = self._decode(decoder, recorded)
         generator = derive_generator(self._runtime.seed, "patches", batch.step)

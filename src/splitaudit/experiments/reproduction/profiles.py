@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from splitaudit.config import RunConfig, load_config
+from splitaudit.config import RunConfig
+from splitaudit.config_reading import load_config
 from splitaudit.experiments.reproduction.settings import Setting
 from splitaudit.runtime import resolve
 

@@ -16,6 +16,7 @@ from splitaudit.evaluation.measure import Clean, measure_clean
 from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.theory import DRAWS, bound, null_space_control, rescaling_control, trails
 from splitaudit.experiments.alignment import obtain_aligned
+from splitaudit.experiments.parts import build
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.reproduction.result import (
     At,
@@ -26,7 +27,6 @@ from splitaudit.experiments.reproduction.result import (
     GradientResult,
     ShadowKind,
 )
-from splitaudit.experiments.run import build
 from splitaudit.experiments.store import RunFolder, write_whole
 from splitaudit.experiments.training import resume
 
