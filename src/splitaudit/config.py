@@ -180,7 +180,7 @@ class AlignmentConfig(Section):
     steps: PositiveInt = 600
     """At most so many for the candidate that is fitted longest; a fit stops when its held-out score does not
     improve."""
-    batch_size: int = Field(128, ge=4)
+    batch_size: int = Field(64, ge=4)
     learning_rate: PositiveFloat = 0.002
 
 

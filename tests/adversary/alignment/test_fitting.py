@@ -79,16 +79,16 @@ def test_a_fit_improves_the_held_out_score_and_keeps_the_best(shape: str, eviden
     ("scores", "settled"),
     [
         ([5.0], False),
-        ([1.0, 1.0, 1.0], False),
-        ([1.0, 1.0, 1.0, 1.0], True),
-        ([1.0, 0.999, 0.995, 0.992], True),
-        ([1.0, 0.9, 0.8, 0.7], False),
-        ([1.0, 2.0, 2.0, 0.98], False),
-        ([2.0, 1.0, 3.0, 3.0], False),
-        ([2.0, 1.0, 3.0, 3.0, 3.0], True),
+        ([1.0] * 6, False),
+        ([1.0] * 7, True),
+        ([1.0, 1.0, 1.0, 1.0, 0.999, 0.995, 0.992], True),
+        ([1.0, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94], False),
+        ([1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.98], False),
+        ([2.0, 1.0, 3.0, 3.0, 3.0, 3.0, 3.0], False),
+        ([2.0, 1.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0], True),
     ],
 )
-def test_settled_when_three_scores_bring_nothing(scores: list[float], settled: bool, evidence: Evidence) -> None:
+def test_settled_when_six_scores_bring_nothing(scores: list[float], settled: bool, evidence: Evidence) -> None:
     fit = Fit("single", ALL, evidence, None)
     fit.scores = dict(enumerate(scores))
     assert fit.settled is settled

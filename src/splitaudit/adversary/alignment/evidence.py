@@ -41,7 +41,7 @@ class Evidence:
     ) -> None:
         server = Stages(layers)
         self.runtime = runtime
-        self._steps = config.steps
+        self._inverse_steps = max(1, config.steps // 4)
         self.layers = layers.eval().requires_grad_(False)
         self._tapped = server.tap(server.spread(config.stages)).eval()
         order = torch.randperm(len(images), generator=derive_generator(runtime.seed, "held-out images"))
@@ -66,7 +66,7 @@ class Evidence:
             for batch in self.images.split(BATCH)
         ]
         standardized = self.references[0].standardized(self.activations)
-        return linear_inverse(standardized, torch.cat(small), self._steps, self.runtime.seed)
+        return linear_inverse(standardized, torch.cat(small), self._inverse_steps, self.runtime.seed)
 
     def features(self, activations: Tensor) -> Features:
         """The activations (N, ...), and what the server layers make of them after each stage."""

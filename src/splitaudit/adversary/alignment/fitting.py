@@ -20,7 +20,7 @@ from splitaudit.randomness import derive_generator
 AVERAGED, BEGUN = 0.98, 10
 """Share of the averaged parameters that each step keeps; it is less in so many first steps and a while after them, so
 that what a fit began with does not linger."""
-PATIENCE, IMPROVED = 3, 0.99
+PATIENCE, IMPROVED = 6, 0.99
 """A fit has settled when so many scores in a row are not below this share of the best before them."""
 
 
@@ -56,7 +56,7 @@ class Fit:
 
     @property
     def settled(self) -> bool:
-        """Whether the last three scores have brought nothing that counts."""
+        """Whether the last six scores have brought nothing that counts."""
         scores = list(self.scores.values())
         return len(scores) > PATIENCE and min(scores[-PATIENCE:]) > IMPROVED * min(scores[:-PATIENCE])
 

@@ -2,8 +2,12 @@
 
 Behind a few non-linear layers, an image can still largely be read off the activations by one small convolution. Nobody
 gives the server pairs to learn it from; but under another map activations do not look like images, and of what images
-look like, the server has some of its own.
+look like, the server has some of its own. Many maps look nearly as good, some of them negatives; what they agree on is
+more than any of them knows.
 """
+
+from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +19,9 @@ from splitaudit.randomness import derive_generator, isolated_global_rng
 KEPT = 1e-4
 """Variance, as a share of the largest, from which on a direction of the channels takes part."""
 BATCH, LEARNING_RATE = 128, 0.02
-DIRECTIONS = 64
+DIRECTIONS = 32
+STARTS = 12
+"""Maps that are fitted, each from a random initialisation of its own."""
 
 
 class LinearInverse(nn.Sequential):
@@ -33,44 +39,56 @@ class LinearInverse(nn.Sequential):
         super().__init__(whiten, read)
 
 
-@torch.enable_grad()
 def linear_inverse(activations: Tensor, images: Tensor, steps: int, seed: int) -> LinearInverse:
     """The inverse that makes patches of pictures distributed as those of images; without gradients.
+
+    It is the mean of `STARTS` maps, each fitted for so many steps, and turned to its negative where the others outvote
+    it: an average of pictures that err differently errs less. How small its distance became does not tell a good map.
 
     `activations` (M, C, H, W) are standardised by channel, and so are `images` (N, colours, H, W), which are shrunk to
     the size of the activations: finer pictures are for `translation` to learn. All are on one device.
     """
-    generator = derive_generator(seed, "inverse")
     with isolated_global_rng(seed, "inverse"):
         inverse = LinearInverse(activations, images.shape[1]).to(activations.device)
-    optimizer = torch.optim.Adam([{"params": list(inverse[1].parameters())}], lr=LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     with torch.no_grad():
         whitened = torch.cat([inverse[0](batch) for batch in activations.split(BATCH)])
-    for step in range(steps):
-        if step == steps // 2:
-            _right_way_up(inverse[1], whitened, images, generator)
+    readings = [_reading(inverse[1], whitened, images, steps, seed, start) for start in range(STARTS)]
+    weights = _agreement(readings, whitened[:BATCH])
+    averaged = {
+        name: torch.stack([w * reading.state_dict()[name] for w, reading in zip(weights, readings, strict=True)]).sum(0)
+        for name in inverse[1].state_dict()
+    }
+    inverse[1].load_state_dict(averaged)
+    return inverse.requires_grad_(False)
+
+
+@torch.enable_grad()
+def _reading(like: nn.Module, whitened: Tensor, images: Tensor, steps: int, seed: int, start: int) -> nn.Module:
+    """A map from whitened activations to pictures, fitted from a random start of its own."""
+    reading = deepcopy(like)
+    assert isinstance(reading, nn.Conv2d)
+    with isolated_global_rng(seed, "inverse", start):
+        reading.reset_parameters()
+    generator = derive_generator(seed, "inverse", start)
+    optimizer = torch.optim.Adam([{"params": list(reading.parameters())}], lr=LEARNING_RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    for _ in range(steps):
         some, others = (_draw(maps, BATCH, generator) for maps in (whitened, images))
-        loss = patch_distance(inverse[1](some), others, DIRECTIONS, generator)
+        loss = patch_distance(reading(some), others, DIRECTIONS, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return inverse.requires_grad_(False)
+    return reading
 
 
 @torch.no_grad()
-def _right_way_up(read: nn.Module, whitened: Tensor, images: Tensor, generator: torch.Generator) -> None:
-    """Turn pictures to their negatives, if these look more like images: no small step leads from one to the other."""
-    pictures, others = read(_draw(whitened, 4 * BATCH, generator)), _draw(images, 4 * BATCH, generator)
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    as_is, negative = (
-        patch_distance(shown, others, DIRECTIONS, torch.Generator().manual_seed(seed))
-        for shown in (pictures, -pictures)
-    )
-    if negative < as_is:
-        for parameter in read.parameters():
-            parameter.neg_()
+def _agreement(readings: Sequence[nn.Module], whitened: Tensor) -> Tensor:
+    """Weights whose absolute values add up to 1, of the pictures' first principal component; most are positive."""
+    pictures = torch.stack([reading(whitened).flatten() for reading in readings]).cpu()
+    weights: Tensor = torch.linalg.eigh(torch.corrcoef(pictures).nan_to_num()).eigenvectors[:, -1]
+    weights = weights / weights.abs().sum()
+    return (weights if weights.sum() >= 0 else -weights).to(whitened.device)
 
 
 def _draw(maps: Tensor, size: int, generator: torch.Generator) -> Tensor:

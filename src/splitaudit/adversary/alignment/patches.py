@@ -1,13 +1,15 @@
 """How unlike images pictures look: by the distribution of their patches, at every scale."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 PATCH = 7
 """Pixels on a side, of the largest patches."""
-DRAWN = 4096
-"""Patches that are compared at each scale."""
+COMPARED = 2048
+"""Patches that are compared at each scale, if the pictures have so many."""
 SMALLEST = 4
 """Pixels on a side, of the smallest pictures that are compared."""
 
@@ -23,7 +25,7 @@ def patch_distance(pictures: Tensor, images: Tensor, directions: int, generator:
         size = min(PATCH, *pictures.shape[2:])
         filters = torch.randn(directions, pictures.shape[1], size, size, generator=generator)
         filters = F.normalize(filters.flatten(1), dim=1).view_as(filters).to(pictures)
-        found, wanted = (_projected(maps, filters, generator) for maps in (pictures, images))
+        found, wanted = (_projected(maps, filters) for maps in (pictures, images))
         fewest = min(found.shape[1], wanted.shape[1])
         found, wanted = (rows[:, :fewest].sort().values for rows in (found, wanted))
         total = total + ((found - wanted) / wanted.std(1, keepdim=True).clamp_min(1e-6)).square().mean()
@@ -32,8 +34,9 @@ def patch_distance(pictures: Tensor, images: Tensor, directions: int, generator:
         pictures, images = F.avg_pool2d(pictures, 2), F.avg_pool2d(images, 2)
 
 
-def _projected(maps: Tensor, filters: Tensor, generator: torch.Generator) -> Tensor:
-    """Projections (directions, patches) of patches drawn at random."""
-    projections = F.conv2d(maps, filters).transpose(0, 1).flatten(1)
-    drawn = torch.randperm(projections.shape[1], generator=generator)[:DRAWN]
-    return projections[:, drawn.to(maps.device)]
+def _projected(maps: Tensor, filters: Tensor) -> Tensor:
+    """Projections (directions, patches) of patches that lie as far apart as it takes for many maps to have a say."""
+    (height, width), size = maps.shape[2:], filters.shape[-1]
+    patches = len(maps) * (height - size + 1) * (width - size + 1)
+    stride = max(1, math.isqrt(patches // COMPARED))
+    return F.conv2d(maps, filters, stride=stride).transpose(0, 1).flatten(1)[:, :COMPARED]

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.objective import Batch, Objective
-from splitaudit.adversary.alignment.patches import patch_distance
 from splitaudit.learning.state import State, join, load_optimizer_state, optimizer_state, part
 from splitaudit.models.shadows import decoder_body
 from splitaudit.randomness import derive_generator, isolated_global_rng
@@ -23,8 +22,6 @@ INTRODUCED = 100
 TRANSLATED = 64
 """Recorded samples of a step, and images that the decoder learns from."""
 LEARNING_RATE = 0.002
-LOOKS, DIRECTIONS = 0.1, 16
-"""Weight of how unlike images the decoder's pictures look, and the directions in which patches are compared."""
 
 
 def translation(evidence: Evidence) -> Objective:
@@ -65,7 +62,7 @@ class _Translator:
     def loss(self, batch: Batch) -> Tensor:
         """Teach the decoder, and give what the shadow layers are taught by."""
         recorded = self._recorded(batch.step)
-        self._teach(batch, recorded)
+        self._teach(batch)
         return (self._standardized(batch.translated) - self._standardized(recorded)).square().mean()
 
     def _recorded(self, step: int) -> Tensor:
@@ -74,16 +71,12 @@ class _Translator:
         generator = derive_generator(self._runtime.seed, "translation", step)
         return activations[torch.randint(len(activations), (TRANSLATED,), generator=generator).to(activations.device)]
 
-    def _teach(self, batch: Batch, recorded: Tensor) -> None:
-        """A step of the decoder: images back from what the shadow makes of them; pictures that look like images."""
-        decoder = self._decoder.train()
+    def _teach(self, batch: Batch) -> None:
+        """A step of the decoder: images back from what the shadow makes of them."""
         images = self._normalize(self._runtime.pixels(batch.images[:TRANSLATED]))
-        rebuilt = self._decode(decoder, batch.features[0][:TRANSLATED].detach())
-        pictures = self._decode(decoder, recorded)
-        generator = derive_generator(self._runtime.seed, "patches", batch.step)
-        looks = patch_distance(pictures, images, DIRECTIONS, generator)
+        rebuilt = self._decode(self._decoder.train(), batch.features[0][:TRANSLATED].detach())
         self._optimizer.zero_grad()
-        ((rebuilt - images).square().mean() + LOOKS * looks).backward()
+        (rebuilt - images).square().mean().backward()
         self._optimizer.step()
 
     def _decode(self, decoder: nn.Module, activations: Tensor) -> Tensor:

@@ -106,6 +106,7 @@ _CPU = Profile(
         "training.iterations=700",
         "proxy.iterations=700",
         "alignment.steps=100",
+        "alignment.batch_size=128",
         "evaluation.pgd_steps=5",
         "evaluation.pgd_restarts=1",
         "evaluation.curve_images=50",
