@@ -113,7 +113,8 @@ class Service:
 
     def _train(self, content: bytes, client: int) -> bytes:
         key, (o1, labels) = self._step(content, client, {"o1": self._specs.o1, "labels": self._specs.labels})
-        if not ((labels >= 0) & (labels < self._specs.classes)).all():
+        lowest, highest = labels.aminmax()
+        if lowest < 0 or highest >= self._specs.classes:
             raise malformed(f"labels: not all are in 0 ... {self._specs.classes - 1}")
         loss, do1 = self._coordinator.train(key, o1, labels)
         return _step_reply((loss, self._specs.loss.wire), (do1, self._specs.o1.wire))
