@@ -2,10 +2,13 @@
 
 import datetime
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,8 +22,10 @@ from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates
 from splitaudit.transport.certificates import Credentials, read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.grpc_server import SERVICE
 from splitaudit.transport.protocol import Request
 from splitaudit.transport.settings import shared_settings
+from splitaudit.transport.slots import CALLS_PER_CLIENT
 from tests.transport.deployment import Deployment, serving_clients
 from tests.transport.parts import assert_same, in_process
 from tests.transport.proxy import Proxy
@@ -208,3 +213,26 @@ def test_revoked_and_let_in_again(served: Deployment) -> None:
 def test_other_settings_are_named(served: Deployment) -> None:
     with pytest.raises(TransportError, match=r"training\.learning_rate: 0\.5 at the client, 0\.05 at the server"):
         say_hello(served, read_credentials(served.folder / "a"), "training.learning_rate=0.5")
+
+
+def test_who_is_slow_to_send_keeps_nobody_waiting(served: Deployment) -> None:
+    """Client 1 opens more calls than the server has threads, and sends nothing: all but its own few are refused."""
+    silence = threading.Event()
+
+    def unsent() -> Iterator[bytes]:
+        silence.wait(60)
+        yield b""
+
+    with open_channel(served.config().transport.address, read_credentials(served.folder / "b"), 10_000) as channel:
+        hello: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Hello")
+        calls = [hello.future(unsent(), timeout=60) for _ in range(4 * CALLS_PER_CLIENT)]
+        while sum(call.done() for call in calls) < len(calls) - CALLS_PER_CLIENT:
+            time.sleep(0.01)
+        refused = Counter(call.code() for call in calls if call.done())
+        assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert say_hello(served, read_credentials(served.folder / "a")) == (0, "honest")
+        assert sum(call.done() for call in calls) == len(calls) - CALLS_PER_CLIENT, "these wait still"
+        silence.set()
+        assert Counter(call.code() for call in calls) == refused + Counter(
+            {grpc.StatusCode.INVALID_ARGUMENT: CALLS_PER_CLIENT}
+        )
