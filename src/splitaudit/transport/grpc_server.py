@@ -48,8 +48,8 @@ def start_grpc_server(
     )
     identify = clients.named_client if credentials is None else clients.client
     slots = Slots()
-    # Every call is unary. Taken for one that might stream, it gets here before its message has come, so that who is slow
-    # to send it keeps slots of its own busy, and nobody else's.
+    # Every call is unary. Taken for one that might stream, it gets here before its message has come: who is slow to
+    # send it then keeps slots of its own busy, and nobody else's.
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         name: grpc.stream_unary_rpc_method_handler(_handler(service, name, identify, slots, log))
         for name in service.methods
