@@ -69,6 +69,28 @@ def test_over_a_slow_network(tmp_path: Path) -> None:
     deployment.assert_as_in_one_process()
 
 
+@pytest.mark.slow
+def test_a_network_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For longer than a ping waits for its answer, amid a step: the client asks again, and what it sent comes late."""
+    deployment = Deployment(tmp_path)
+    proxy = Proxy(deployment.port)
+    backward = GrpcTransport.backward
+
+    def cut_off(transport: GrpcTransport, request: Request, do2: Tensor) -> Tensor:
+        if request.client == 1 and proxy.cuts == 0:
+            threading.Thread(target=proxy.cut, args=(40,), daemon=True).start()
+            while proxy.cuts == 0:
+                time.sleep(0.01)
+        return backward(transport, request, do2)
+
+    monkeypatch.setattr(GrpcTransport, "backward", cut_off)
+    deployment.train(proxy.port)
+    proxy.close()
+    assert proxy.cuts == 1
+    assert any("Waiting for the server" in line for line in deployment.said), "a ping went unanswered"
+    deployment.assert_as_in_one_process()
+
+
 def test_going_on_without_a_client_until_it_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Policy skip: one is gone between forward and backward. The other trains on, and both end with the same model."""
     deployment = Deployment(tmp_path, "transport.missing=skip", "transport.step_seconds=2", "training.iterations=24")

@@ -17,10 +17,14 @@ SERVICE = "splitaudit.SplitLearning"
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
-"""Both ends ping an idle connection, so that a cut network is noticed by whoever waits."""
+"""Both ends ping an idle connection, so that a cut network is noticed by whoever waits: within 30 seconds.
+
+gRPC 1.85 waits for the answer as long as `ping_timeout_ms` says (by default 60 s), whatever `keepalive_timeout_ms` does.
+"""
 
 
 def start_grpc_server(
