@@ -23,7 +23,7 @@ KEEPALIVE = (
 )
 """Both ends ping an idle connection, so that a cut network is noticed by whoever waits: within 30 seconds.
 
-gRPC 1.85 waits for the answer as long as `ping_timeout_ms` says (by default 60 s), whatever `keepalive_timeout_ms` does.
+gRPC 1.85 waits for the answer as long as `ping_timeout_ms` says (by default 60 s), whatever the other timeout is.
 """
 
 
