@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -54,9 +55,7 @@ def main() -> None:
         whole.write_text(single.read_text().replace(PLOTLY, get_plotlyjs()))
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        opening = take_turns(
-            {title: lambda path=path: page.goto(path.as_uri()) for title, path in pages.items()}, options.turns
-        )
+        opening = take_turns({title: partial(page.goto, path.as_uri()) for title, path in pages.items()}, options.turns)
         browser.close()
         show(f"Writing the page of {options.runs} runs", {"seconds": f"{writing:.2f}"})
         show("Size, MB", {title: f"{path.stat().st_size / 1e6:.2f}" for title, path in pages.items()})

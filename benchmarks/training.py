@@ -7,6 +7,7 @@ shadow, and with many clients. Ratios in one run; random images, since speed doe
 import argparse
 import os
 import resource
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional as F
@@ -24,7 +25,7 @@ from splitaudit.runtime import Runtime, resolve, start_runtime
 BATCH = 128
 
 
-def config(model: dict[str, object], clients: int = 10, **sections: dict[str, object]) -> RunConfig:
+def config(model: Mapping[str, object], clients: int = 10, **sections: Mapping[str, object]) -> RunConfig:
     """Settings of a benchmark run."""
     training = {"batch_size": BATCH, "iterations": 10**6}
     data = {"clients": clients}
@@ -84,7 +85,8 @@ def training_flops(model: SplitModel) -> float:
     """Floating-point operations of a step on one image: forward, and twice as many backward."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.whole.eval()(torch.zeros(1, 3, 32, 32))
-    return 3.0 * counter.get_total_flops()
+    flops: int = counter.get_total_flops()
+    return 3.0 * flops
 
 
 def matrix_product_rate(precision: str) -> float:

@@ -33,6 +33,7 @@ from splitaudit.transport import certificates
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import read_credentials
 from splitaudit.transport.coordinator import Coordinator
+from splitaudit.transport.course import Course
 from splitaudit.transport.frames import pack
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
 from splitaudit.transport.member import Member
@@ -170,7 +171,9 @@ def server_memory(steps: int = 10_000) -> None:
     settings = resolve(parse_config(sections, "benchmark"))
     server, crossing, layers_bytes = build_server(settings, start_runtime(settings))
     turns = Turns(settings.training, settings.data.clients)
-    coordinator = Coordinator(server, turns, settings.data.clients, NoRecords(), settings.transport, lambda _text: None)
+    clients, wire = settings.data.clients, settings.transport
+    course = Course(server, turns, clients, NoRecords(), wire, lambda _text: None)
+    coordinator = Coordinator(course, clients, wire.patience_seconds, lambda _text: None)
     shared = shared_settings(settings, (1, 8, 8), crossing)
     service = Service(
         coordinator,

@@ -35,6 +35,7 @@ from splitaudit.config import TransportConfig
 from splitaudit.transport import certificates
 from splitaudit.transport.access import AllowList
 from splitaudit.transport.certificates import read_credentials
+from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
 from splitaudit.transport.grpc_server import start_grpc_server
 from splitaudit.transport.memory import keep_freed_memory
@@ -55,8 +56,11 @@ class Ports(NamedTuple):
     ours: dict[int, int]
 
 
-class Mirror:
+class Mirror(Coordinator):
     """In the coordinator's place: what comes is what goes."""
+
+    def __init__(self) -> None:
+        pass  # nothing is trained
 
     def train(self, request: Request, o1: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(()), o1
@@ -86,7 +90,9 @@ def serve(base: Path, sizes: list[int], ports: Connection) -> None:
         return port
 
     bare = grpc.server(ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", LIMIT)])
-    echo = {"Echo": grpc.unary_unary_rpc_method_handler(lambda request, _context: request)}
+    echo: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Echo": grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
+    }
     bare.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", echo),))
     pair = (credentials.key, credentials.certificate)
     tls = grpc.ssl_server_credentials([pair], root_certificates=credentials.ca, require_client_auth=True)
@@ -204,9 +210,10 @@ def exchanges(base: Path, ports: Ports, size: int) -> Iterator[dict[str, Callabl
         open_channel(f"127.0.0.1:{ports.ours[size]}", own, LIMIT) as channel,
     ):
         transport = GrpcTransport(channel, SETTINGS, crossing, TransportConfig(), CPU, print)
+        echo: grpc.UnaryUnaryMultiCallable[bytes, bytes] = bare.unary_unary("/bare/Echo")
         yield {
             "raw": raw_exchange(base, ports.raw, size),
-            "bare": partial(bare.unary_unary("/bare/Echo"), content),
+            "bare": partial(echo, content),
             "ours": partial(transport.train, TURN, o1, labels),
         }
 

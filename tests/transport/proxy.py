@@ -15,8 +15,9 @@ class Proxy:
         self._random = random.Random(seed)
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
-        self._cut = False
-        self.resets = 0
+        self._whole = threading.Event()
+        self._whole.set()
+        self.resets = self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -31,15 +32,16 @@ class Proxy:
         self.resets += len(pairs) > 0
 
     def cut(self, seconds: float) -> None:
-        """Reset every connection, and let no new one through for a while: a network cut both ways."""
-        self._cut = True
-        self.reset()
+        """Let nothing through for a while, in silence: a network cut both ways. What is under way arrives late."""
+        self.cuts += 1
+        self._whole.clear()
         time.sleep(seconds)
-        self._cut = False
+        self._whole.set()
 
     def close(self) -> None:
         """Stop."""
         self._listener.close()
+        self._whole.set()
         self.reset()
 
     def _accept(self) -> None:
@@ -48,9 +50,8 @@ class Proxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            self._whole.wait()
             try:
-                if self._cut:
-                    raise ConnectionError
                 far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 _reset(near)
@@ -64,6 +65,7 @@ class Proxy:
         try:
             while content := source.recv(1 << 16):
                 time.sleep(self._delay)
+                self._whole.wait()
                 if self._random.random() < self._reset_share:
                     self.resets += 1
                     raise ConnectionError

@@ -47,6 +47,7 @@ def test_places_on_the_list_stay(ca: Path, tmp_path: Path) -> None:
     assert [name for name, _ in read_clients(ca / "clients.txt")] == ["a", "b", "c"]
     assert dict(read_clients(ca / "clients.txt"))["b"] == "revoked"
     issue(ca, "client", "b", tmp_path / "b", [])
+    assert [file.name for file in ca.glob(".*")] == [], "the list is written aside, and then in its place at once"
     renewed = dict(read_clients(ca / "clients.txt"))
     assert list(renewed) == ["a", "b", "c"]
     assert (renewed["a"], renewed["c"]) == (first["a"], first["c"])

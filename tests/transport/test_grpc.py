@@ -2,10 +2,13 @@
 
 import datetime
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,8 +22,10 @@ from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates
 from splitaudit.transport.certificates import Credentials, read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.grpc_server import SERVICE
 from splitaudit.transport.protocol import Request
 from splitaudit.transport.settings import shared_settings
+from splitaudit.transport.slots import CALLS_PER_CLIENT
 from tests.transport.deployment import Deployment, serving_clients
 from tests.transport.parts import assert_same, in_process
 from tests.transport.proxy import Proxy
@@ -61,6 +66,28 @@ def test_over_a_slow_network(tmp_path: Path) -> None:
     deployment.train(proxy.port)
     proxy.close()
     assert proxy.resets > 0
+    deployment.assert_as_in_one_process()
+
+
+@pytest.mark.slow
+def test_a_network_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For longer than a ping waits for its answer, amid a step: the client asks again, and what it sent comes late."""
+    deployment = Deployment(tmp_path)
+    proxy = Proxy(deployment.port)
+    backward = GrpcTransport.backward
+
+    def cut_off(transport: GrpcTransport, request: Request, do2: Tensor) -> Tensor:
+        if request.client == 1 and proxy.cuts == 0:
+            threading.Thread(target=proxy.cut, args=(40,), daemon=True).start()
+            while proxy.cuts == 0:
+                time.sleep(0.01)
+        return backward(transport, request, do2)
+
+    monkeypatch.setattr(GrpcTransport, "backward", cut_off)
+    deployment.train(proxy.port)
+    proxy.close()
+    assert proxy.cuts == 1
+    assert any("Waiting for the server" in line for line in deployment.said), "a ping went unanswered"
     deployment.assert_as_in_one_process()
 
 
@@ -208,3 +235,26 @@ def test_revoked_and_let_in_again(served: Deployment) -> None:
 def test_other_settings_are_named(served: Deployment) -> None:
     with pytest.raises(TransportError, match=r"training\.learning_rate: 0\.5 at the client, 0\.05 at the server"):
         say_hello(served, read_credentials(served.folder / "a"), "training.learning_rate=0.5")
+
+
+def test_who_is_slow_to_send_keeps_nobody_waiting(served: Deployment) -> None:
+    """Client 1 opens more calls than the server has threads, and sends nothing: all but its own few are refused."""
+    silence = threading.Event()
+
+    def unsent() -> Iterator[bytes]:
+        silence.wait(60)
+        yield b""
+
+    with open_channel(served.config().transport.address, read_credentials(served.folder / "b"), 10_000) as channel:
+        hello: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Hello")
+        calls = [hello.future(unsent(), timeout=60) for _ in range(4 * CALLS_PER_CLIENT)]
+        while sum(call.done() for call in calls) < len(calls) - CALLS_PER_CLIENT:
+            time.sleep(0.01)
+        refused = Counter(call.code() for call in calls if call.done())
+        assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert say_hello(served, read_credentials(served.folder / "a")) == (0, "honest")
+        assert sum(call.done() for call in calls) == len(calls) - CALLS_PER_CLIENT, "these wait still"
+        silence.set()
+        assert Counter(call.code() for call in calls) == refused + Counter(
+            {grpc.StatusCode.INVALID_ARGUMENT: CALLS_PER_CLIENT}
+        )

@@ -2,6 +2,7 @@
 
 import threading
 
+import grpc
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from splitaudit.errors import TransportError
 from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.handover import Averaged
 from splitaudit.transport.protocol import GivenLayers, Request
+from splitaudit.transport.refusal import Refusal
 from tests.adversary.reach import reachable
 from tests.transport.parts import (
     BATCH_NORM,
@@ -112,6 +114,22 @@ def test_layers_that_are_not_the_last_ones_are_found_out(digits: AuditData) -> N
     with pytest.raises(TransportError):
         run_together(parties)
     assert "holds back" in str(parties[1].error)
+
+
+def test_a_server_that_has_a_client_start_over_for_ever(digits: AuditData) -> None:
+    """It says hello, and then each time that it went back to its last checkpoint. The client's patience ends."""
+    config = tiny_config("transport.patience_seconds=0.5")
+
+    class Undone(Coordinator):
+        def take(self, request: Request, *, layers: bool, timeout: float) -> tuple[int, GivenLayers | None]:
+            raise Refusal(grpc.StatusCode.ABORTED, "say hello again")
+
+    coordinator = make_coordinator(config)
+    coordinator.__class__ = Undone
+    party = Party(0, config, digits, coordinator)
+    with pytest.raises(TransportError, match="start over again and again, and never got past turn 1"):
+        run_together([party])
+    assert len(party.starts) > 1
 
 
 def test_an_average_over_those_who_came(digits: AuditData) -> None:

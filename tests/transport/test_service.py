@@ -17,7 +17,7 @@ from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport import service
 from splitaudit.transport.frames import pack
 from splitaudit.transport.refusal import Refusal
-from splitaudit.transport.service import CALLS_PER_CLIENT, Service
+from splitaudit.transport.service import Service
 from splitaudit.transport.settings import PROTOCOL, fingerprint
 from splitaudit.transport.wire import encode
 from tests.transport.parts import assert_same, make_coordinator, tiny_config
@@ -256,15 +256,6 @@ def test_any_header(
     valid = (dtype, shape, sorted(order), data, turn, method)
     assert refused == (valid != ("float32", [16, 8, 8, 8], [0, 1, 2, 3], bytes(32768), 1, "Forward"))
     assert_same((target.state(), before))
-
-
-def test_few_calls_of_one_client_at_a_time(target: Target) -> None:
-    """One that opens many does not keep the others from theirs."""
-    target.service._calls[2] = CALLS_PER_CLIENT
-    with pytest.raises(Refusal, match="in progress"):
-        target.answer("Hello", target.hello(), 2)
-    target.answer("Hello", target.hello(), 1)
-    target.service._calls[2] = 0
 
 
 def test_bytes_are_counted(target: Target) -> None:

@@ -120,7 +120,9 @@ def _enter(file: Path, name: str, value: str) -> None:
     kept = [f"{name} {value}" if line.split()[:1] == [name] else line for line in lines]
     if kept == lines:
         kept.append(f"{name} {value}")
-    file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    aside = file.with_name(f".{file.name}.writing")
+    aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    aside.rename(file)  # at once: a server may be reading it
 
 
 def _builder(

@@ -1,7 +1,7 @@
 """The network's end at the server: TLS both ways, limits, keepalive."""
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -9,17 +9,22 @@ import grpc
 from splitaudit.errors import TransportError
 from splitaudit.transport.access import AllowList
 from splitaudit.transport.certificates import Credentials
-from splitaudit.transport.refusal import Refusal
-from splitaudit.transport.service import CALLS_PER_CLIENT, Service
+from splitaudit.transport.refusal import Refusal, malformed
+from splitaudit.transport.service import Service
+from splitaudit.transport.slots import CALLS_PER_CLIENT, Slots
 
 SERVICE = "splitaudit.SplitLearning"
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
-"""Both ends ping an idle connection, so that a cut network is noticed by whoever waits."""
+"""Both ends ping an idle connection, so that a cut network is noticed by whoever waits: within 30 seconds.
+
+gRPC 1.85 waits for the answer as long as `ping_timeout_ms` says (by default 60 s), whatever the other timeout is.
+"""
 
 
 def start_grpc_server(
@@ -46,8 +51,12 @@ def start_grpc_server(
         ),
     )
     identify = clients.named_client if credentials is None else clients.client
+    slots = Slots()
+    # Every call is unary. Taken for one that might stream, it gets here before its message has come: who is slow to
+    # send it then keeps slots of its own busy, and nobody else's.
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        name: grpc.unary_unary_rpc_method_handler(_handler(service, name, identify, log)) for name in service.methods
+        name: grpc.stream_unary_rpc_method_handler(_handler(service, name, identify, slots, log))
+        for name in service.methods
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     try:
@@ -82,11 +91,14 @@ def _handler(
     service: Service,
     method: str,
     identify: Callable[[grpc.ServicerContext], int],
+    slots: Slots,
     log: Callable[[str], None],
-) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
+    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         try:
-            return service.answer(method, request, identify(context))
+            client = identify(context)
+            with slots.one(client):
+                return service.answer(method, _first(requests), client)
         except Refusal as refusal:
             context.abort(refusal.code, refusal.reason)
         except Exception as error:
@@ -95,3 +107,11 @@ def _handler(
         raise AssertionError("abort raises")
 
     return answer
+
+
+def _first(requests: Iterator[bytes]) -> bytes:
+    """The message of a call. Raises a Refusal if it ends, or its client is gone, before that has come."""
+    try:
+        return next(requests)
+    except (StopIteration, grpc.RpcError):
+        raise malformed("no message") from None

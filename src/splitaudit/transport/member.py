@@ -21,6 +21,8 @@ from splitaudit.transport.turns import Turns
 
 ATTEMPTS = 3
 """How often a forward pass is repeated that the server forgot, since the client took too long to go on."""
+PAUSE_SECONDS = 0.2
+"""Before starting over."""
 
 Answer = TypeVar("Answer")
 
@@ -57,23 +59,36 @@ class Member:
         self._initial = {name: tensor.clone() for name, tensor in self._handing.initial().items()}
         self._session = os.urandom(16)
         self._generation = 0
+        self._reached = -1
+        """The furthest turn that the training has been at, as far as this client knows."""
 
     def train(self) -> State:
         """Take part to the end; the trained layers of the server. The client layers are then those of all clients.
 
         The server waits until all have said `leave`, which is to be said once everything is kept safely.
+
+        Raises TransportError if the server refuses, withholds layers, or has this client start over and over again.
         """
+        furthest, since = -1, 0.0
         while True:
             try:
                 return self._train()
             except StartOver:
-                continue
+                if self._reached > furthest:
+                    furthest, since = self._reached, time.monotonic()
+                elif time.monotonic() - since > self._config.patience_seconds:
+                    raise TransportError(
+                        f"For transport.patience_seconds ({self._config.patience_seconds:g} s) the server has had this "
+                        f"client start over again and again, and never got past turn {furthest}. Its log may say why."
+                    ) from None
+                time.sleep(PAUSE_SECONDS)
             except Refusal as refusal:
                 raise TransportError(f"The server refuses: {refusal.reason}.") from None
 
     def hello(self) -> int:
         """Say hello; the turn that the training is at. The first client then gives the initial layers, if it is 0."""
         self._generation, position = self._transport.hello(self._client.index, self._session)
+        self._note(position)
         self._on_start(self._turns.iterations_before(position))
         if position == 0 and self._client.index == 0:
             self._give(0, self._initial)
@@ -116,9 +131,10 @@ class Member:
         reached, since = -1, time.monotonic()
         while True:
             turn, given = ask(lambda: self._transport.take(request, layers=layers, timeout=POLL_SECONDS))
+            self._note(turn)
             if given is not None:
                 return given
-            if turn > reached:
+            if reached < turn < request.turn:
                 reached, since = turn, time.monotonic()
             elif time.monotonic() - since > self._config.patience_seconds:
                 raise TransportError(
@@ -126,6 +142,9 @@ class Member:
                     f"({self._config.patience_seconds:g} s): client {self._turns[turn].client} does not come. "
                     "The same command goes on from where the training stands."
                 )
+
+    def _note(self, turn: int) -> None:
+        self._reached = max(self._reached, min(turn, self._turns.end))
 
     def _take(self, number: int) -> tuple[State, int]:
         """The client layers for a turn, and the turn that they were given in."""

@@ -1,9 +1,7 @@
 """The gRPC service: who asks is what the certificate says, and nothing is decoded before it has been checked."""
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import grpc
 import torch
@@ -19,8 +17,6 @@ from splitaudit.transport.settings import PROTOCOL, check_settings, fingerprint
 from splitaudit.transport.wire import Specs, TensorSpec, decode, encode
 
 SETTINGS_BYTES = 64 * 1024
-CALLS_PER_CLIENT = 3
-"""At the same time: one, and what is left of it and of its repetition after a fault."""
 
 
 class Service:
@@ -40,7 +36,6 @@ class Service:
         """`settings` are those that clients must share, `layers_bytes` the most that sealed client layers take."""
         self._coordinator, self._specs, self._settings = coordinator, specs, settings
         self._run, self._adversary, self._device = fingerprint(settings), adversary, device
-        self._calls: Counter[int] = Counter()
         self._lock = threading.Lock()
         self._received = self._sent = 0
         empty, step = HEADER_BYTES, HEADER_BYTES + specs.o1.nbytes
@@ -71,10 +66,9 @@ class Service:
     def answer(self, method: str, request: bytes, client: int) -> bytes:
         """The reply to a request of a client. Raises a Refusal that names what is wrong."""
         limit, handle = self._methods[method]
-        with self._one_of_few(client):
-            if len(request) > limit:
-                raise malformed(f"{method}: {len(request)} bytes, at most {limit} make sense here")
-            reply = handle(request, client)
+        if len(request) > limit:
+            raise malformed(f"{method}: {len(request)} bytes, at most {limit} make sense here")
+        reply = handle(request, client)
         with self._lock:
             self._received += len(request)
             self._sent += len(reply)
@@ -113,7 +107,8 @@ class Service:
 
     def _train(self, content: bytes, client: int) -> bytes:
         key, (o1, labels) = self._step(content, client, {"o1": self._specs.o1, "labels": self._specs.labels})
-        if not ((labels >= 0) & (labels < self._specs.classes)).all():
+        lowest, highest = labels.aminmax()
+        if lowest < 0 or highest >= self._specs.classes:
             raise malformed(f"labels: not all are in 0 ... {self._specs.classes - 1}")
         loss, do1 = self._coordinator.train(key, o1, labels)
         return _step_reply((loss, self._specs.loss.wire), (do1, self._specs.o1.wire))
@@ -149,20 +144,6 @@ class Service:
                 grpc.StatusCode.PERMISSION_DENIED, f"client: {key.client}, but the certificate is client {client}'s"
             )
         return Request(key.generation, client, key.turn)
-
-    @contextmanager
-    def _one_of_few(self, client: int) -> Iterator[None]:
-        with self._lock:
-            if self._calls[client] >= CALLS_PER_CLIENT:
-                raise Refusal(
-                    grpc.StatusCode.UNAVAILABLE, f"{self._calls[client]} calls of this client are in progress"
-                )
-            self._calls[client] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._calls[client] -= 1
 
 
 def _step_reply(*tensors: tuple[Tensor, torch.dtype]) -> bytes:
