@@ -26,7 +26,7 @@ def defense_grid(
     Raises ConfigError for a defence that is unknown or takes part in the training, and for a setting in `sets` that is
     crossed.
     """
-    settings: dict[str, Any] = {"adversary.kind": "aligned"}
+    settings: dict[str, Any] = {"adversary.kind": "aligned", "adversary.snapshots": "{}"}
     for override in (*sets, *choose_after(defenses)):
         key, _, value = override.partition("=")
         settings[key.strip()] = value
