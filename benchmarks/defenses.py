@@ -27,7 +27,9 @@ from splitaudit.runtime import resolve
 VARIANTS: dict[str, tuple[AfterDefense, list[str]]] = {
     "harden": ("harden", []),
     "harden-twice": ("harden", ["defense.harden.rounds=2", "defense.harden.epochs=2"]),
-    "harden-alone": ("harden", ["defense.harden.together=false"]),
+    "harden-alone": ("harden", ["defense.harden.parties=alone"]),
+    "harden-averaged": ("harden", ["defense.harden.parties=averaged"]),
+    "harden-in-turn": ("harden", ["defense.harden.parties=in-turn"]),
     "adversarial-training": ("adversarial-training", []),
     "randomized-smoothing": ("randomized-smoothing", []),
     "input-transform": ("input-transform", []),

@@ -41,7 +41,7 @@ def test_attacks_on_the_stale_copy_lose_their_hold(parts: Parts) -> None:
 
 
 def test_a_second_round_adds_images_of_the_first_and_one_client_sends_nothing(parts: Parts) -> None:
-    settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, rounds=2, together=False)
+    settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, rounds=2, parties="alone")
     cost = harden(settings, view_of(parts, settings)).cost
     assert cost.gradient_evaluations == 50 * (3 + 2 + 3 + 3)
     assert cost.traffic_bytes == 0

@@ -20,8 +20,9 @@ class FineTuningConfig(Section):
     """Images, each with all its variants."""
     learning_rate: PositiveFloat = 0.1
     """At first; it falls along half a cosine. Momentum, weight decay and augmentation are those of `training`."""
-    together: bool = True
-    """All clients, whose models are averaged after every epoch; or the first one alone, on its own images."""
+    parties: Literal["averaged", "in-turn", "alone"] = "averaged"
+    """`averaged`: all clients, whose models are averaged after every epoch. `in-turn`: all clients, who hand one model
+    on after every epoch, as `round_robin` hands on the client layers. `alone`: the first client, on its own images."""
 
 
 class HardenConfig(FineTuningConfig):
