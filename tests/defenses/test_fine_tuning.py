@@ -67,13 +67,14 @@ def test_equal_steps_on_full_batches_are_steps_on_all_images() -> None:
 
 def test_in_turn_each_goes_on_from_the_one_before() -> None:
     """Two full batches of one party, one after the other, are one batch each of two parties with the same images."""
-    own = share(8, 1)
+    own, training = share(8, 1), PLAIN.model_copy(update={"momentum": 0.9})
     handed_on, alone = linear(), linear()
-    bill = tuned(handed_on, own, own, parties="in-turn")
-    tuned(alone, own, epochs=2)
+    bill = tuned(handed_on, own, own, parties="in-turn", training=training)
+    tuned(alone, own, epochs=2, training=training)
     for one, other in zip(handed_on.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(one, other)
-    assert bill.traffic_bytes == 2 * model_bytes(handed_on)
+    # The model and its momentum, from each to the next.
+    assert bill.traffic_bytes == 2 * 2 * model_bytes(handed_on)
 
 
 def test_one_variant_of_each_image_is_chosen_at_random() -> None:

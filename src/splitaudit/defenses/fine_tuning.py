@@ -68,9 +68,9 @@ def fine_tune(
 ) -> Cost:
     """Train `model` in place, in eval mode at the end. `name` tells its random draws from others'.
 
-    In every epoch each party trains on its own images, once, with fresh momentum. `averaged`: each trains a copy of the
-    same model, and then the copies are averaged, weighted by the numbers of images, BatchNorm's statistics like
-    parameters. `in-turn`: each goes on with what the one before has made of it.
+    In every epoch each party trains on its own images, once. `averaged`: each trains a copy of the same model, with
+    fresh momentum, and then the copies are averaged, weighted by the numbers of images, BatchNorm's statistics like
+    parameters. `in-turn`: each goes on with what the one before has made of it, momentum included.
 
     Args:
         passes: backward passes of the model that the loss takes for each image, for the bill.
@@ -94,7 +94,8 @@ def fine_tune(
         for group, length in zip(groups, lengths, strict=True):
             total: State = {}
             for number, share in group:
-                trained.restart_from(shared)
+                if len(group) > 1:
+                    trained.restart_from(shared)
                 model.train().requires_grad_(True)
                 generator = derive_generator(runtime.seed, name, epoch, number)
                 order = torch.randperm(len(share.targets), generator=generator).tensor_split(batches[number])
@@ -110,8 +111,7 @@ def fine_tune(
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)
     images = sum(len(share.targets) for share in shares)
-    # To be averaged, every copy goes back and forth; in turn, the model goes on once.
-    sent = (1 + (config.parties == "averaged")) * len(shares) * model_bytes(model) if len(shares) > 1 else 0
+    sent = len(shares) * _bytes_each(model, config) if len(shares) > 1 else 0
     return Cost(time.perf_counter() - began, config.epochs * images * passes, config.epochs * sent)
 
 
@@ -130,6 +130,13 @@ def model_bytes(model: nn.Module) -> int:
     """Of parameters and buffers, as they are sent."""
     size: int = sum(tensor.nbytes for tensor in model.state_dict().values())
     return size
+
+
+def _bytes_each(model: nn.Module, config: FineTuningConfig) -> int:
+    """What a party's part in an epoch sends: a copy back and forth to be averaged; in turn, model and momentum on."""
+    if config.parties == "averaged":
+        return 2 * model_bytes(model)
+    return model_bytes(model) + sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _pixels(variants: Tensor, training: TrainingConfig, runtime: Runtime, generator: torch.Generator) -> Tensor:
