@@ -64,7 +64,8 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 def rounding(gradient: Tensor) -> float:
     """What rounding alone may do to such a cosine: its smallest deviation that counts."""
-    return max(LEAST, 2 * torch.finfo(gradient.dtype).eps / gradient.numel() ** 0.5)
+    least: float = 2 * torch.finfo(gradient.dtype).eps / gradient.numel() ** 0.5
+    return max(LEAST, least)
 
 
 def without_excess(gradient: Tensor, o1: Tensor, honest: float) -> Tensor:

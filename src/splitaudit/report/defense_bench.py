@@ -69,15 +69,15 @@ def write_bench_report(table: Path) -> Path:
 
 def _blocks(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[Block]:
     blocks = []
-    for which in dict.fromkeys(_which(row) for row in rows):
-        own = [row for row in rows if _which(row) == which]
+    for defense, cut, alpha in dict.fromkeys(_which(row) for row in rows):
+        own = [row for row in rows if _which(row) == (defense, cut, alpha)]
         lines = []
         for attacker, knowledge in dict.fromkeys((row["attacker"], row["knowledge"]) for row in own):
             of_attacker = [row for row in own if row["attacker"] == attacker]
             entries = [_entry([row for row in of_attacker if row["eps"] == eps]) for eps in budgets]
             lines.append(Line(attacker, knowledge, entries))
         means = {key: _mean(own, key) for key in ("clean_before", "clean", "seconds", "share_of_training")}
-        blocks.append(Block(*which, **means, lines=lines))
+        blocks.append(Block(defense, cut, alpha, **means, lines=lines))
     return blocks
 
 
