@@ -1,11 +1,15 @@
 """The server's copies of its own layers: those that it says, as they were, and the same after a kill."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from splitaudit.adversary.snapshots import Snapshots
+from splitaudit.attacks import Budget
 from splitaudit.config import SnapshotConfig
-from tests.conftest import small_parts
+from splitaudit.evaluation.threats import make_threats
+from tests.conftest import small_config, small_parts
 
 CPU = torch.device("cpu")
 
@@ -45,6 +49,12 @@ def test_a_trained_target_has_them_ready_for_attacks() -> None:
     assert len(earlier) == 2
     assert not any(module.training for module in earlier)
     assert not any(parameter.requires_grad for module in earlier for parameter in module.parameters())
+    target = replace(parts.target(), aligned=parts.model.F1)
+    attacks = [threat.attack for threat in make_threats(small_config(), target, Budget("linf", 0.1), {})]
+    (through,) = [attack for attack in attacks if attack.name == "sladv+mi+di@checkpoints"]
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    moved = through.perturb(images, torch.zeros(2).long(), torch.Generator().manual_seed(0)) - images
+    assert 0.05 < float(moved.abs().max()) < 0.1001
     first, second, last = (next(module.parameters()) for module in (*earlier, parts.model.F2))
     assert not torch.equal(first, second)
     assert not torch.equal(second, last)
