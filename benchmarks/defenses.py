@@ -26,8 +26,12 @@ from splitaudit.runtime import resolve
 
 VARIANTS: dict[str, tuple[AfterDefense, list[str]]] = {
     "harden": ("harden", []),
-    "harden-twice": ("harden", ["defense.harden.rounds=2", "defense.harden.epochs=2"]),
-    "harden-alone": ("harden", ["defense.harden.together=false"]),
+    "harden-twice": ("harden", ["defense.harden.rounds=2"]),
+    "harden-alone": ("harden", ["defense.harden.parties=alone"]),
+    "harden-averaged": (
+        "harden",
+        ["defense.harden.parties=averaged", "defense.harden.batch_size=32", "defense.harden.learning_rate=0.1"],
+    ),
     "adversarial-training": ("adversarial-training", []),
     "randomized-smoothing": ("randomized-smoothing", []),
     "input-transform": ("input-transform", []),

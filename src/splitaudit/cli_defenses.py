@@ -41,12 +41,14 @@ def bench_defenses(
     defense: Annotated[str, typer.Option(help="Defences, separated by commas.")] = "harden",
     eps: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "8/255",
     alpha: Annotated[str, typer.Option(help="How the server tampers, separated by commas; 0 is a passive one.")] = "0",
+    cut: Annotated[str, typer.Option(help="Where the input layers end (model.input_end), separated by commas.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds.")] = 1,
     set_: Sets = [],  # noqa: B006 (Typer copies it)
     store: Annotated[Path | None, typer.Option(help="Folder of runs, which other sweeps may share.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
 ) -> None:
-    """Defences x servers x budgets x seeds in one table and one page. The same command resumes what was stopped."""
+    """Defences x servers x budgets x cuts x seeds in one table and one page. The same command resumes what was
+    stopped."""
     from splitaudit.experiments.defense_bench import benched, defense_grid, write_bench
     from splitaudit.experiments.grid import make_cells
     from splitaudit.experiments.progress import Reporter
@@ -58,7 +60,7 @@ def bench_defenses(
         alphas = [float(value) for value in split_names(alpha)]
     except ValueError:
         raise ConfigError(f"--alpha {alpha!r} must be numbers, separated by commas, such as 0,1,100.") from None
-    grid = defense_grid(config, set_, split_names(defense), split_names(eps), alphas, seeds)
+    grid = defense_grid(config, set_, split_names(defense), split_names(eps), alphas, split_names(cut), seeds)
     cells, folder = make_cells(grid), SweepFolder(out)
     executor = cli_sweeps.make_executor(out, workers, None, slurm=False, cpus=1, gpus=0, options=[])
     folder.take(grid, cells)

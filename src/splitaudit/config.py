@@ -132,6 +132,15 @@ class EvasionConfig(Section):
     """Tamper the less, the smaller the gradient that the client sent."""
 
 
+class SnapshotConfig(Section):
+    """Copies of its own layers that a server keeps, to attack them all at once afterwards."""
+
+    every: PositiveInt = 100
+    """Exchanges from one copy to the next."""
+    kept: PositiveInt = 4
+    """The last so many."""
+
+
 class AdversaryConfig(Section):
     """What the server does during training. Unless it is honest, it also records what reaches it, and aligns shadow
     layers to that afterwards (`alignment`)."""
@@ -146,6 +155,9 @@ class AdversaryConfig(Section):
     evasion: EvasionConfig | None = None
     recorded_batches: PositiveInt = 16
     """How many of the last batches of activations the server keeps."""
+    snapshots: SnapshotConfig | None = None
+    """Copies of its layers that it keeps besides, for the adaptive server's attacks on defended models; by default
+    none."""
     similarity: Literal["mse", "l2", "frobenius"] = "mse"
     shadow: Literal["residual", "single", "multi", "none"] = "residual"
     shadow_blocks: PositiveInt = 2

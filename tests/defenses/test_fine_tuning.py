@@ -1,6 +1,7 @@
 """Fine-tuning: what parties average, what they send, and what a loss is given."""
 
 from copy import deepcopy
+from typing import Literal
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import FineTuningConfig
-from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all, model_bytes
+from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all, labels_of_one, model_bytes
 from splitaudit.defenses.view import Cost
 from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -28,8 +29,14 @@ def share(images: int, seed: int, variants: int = 1) -> Share:
     return Share(pixels, torch.randint(3, (images,), generator=generator))
 
 
-def tuned(model: nn.Module, *shares: Share, training: TrainingConfig = PLAIN, epochs: int = 1) -> Cost:
-    config = FineTuningConfig(epochs=epochs, batch_size=1000, learning_rate=0.5)
+def tuned(
+    model: nn.Module,
+    *shares: Share,
+    training: TrainingConfig = PLAIN,
+    epochs: int = 1,
+    parties: Literal["averaged", "in-turn"] = "averaged",
+) -> Cost:
+    config = FineTuningConfig(epochs=epochs, batch_size=1000, learning_rate=0.5, parties=parties)
     return fine_tune(
         model, shares, labels_of_all, config, training, RUNTIME, "test", passes=shares[0].variants.shape[1]
     )
@@ -56,6 +63,35 @@ def test_equal_steps_on_full_batches_are_steps_on_all_images() -> None:
     tuned(alone, whole)
     for one, other in zip(together.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_in_turn_each_goes_on_from_the_one_before() -> None:
+    """Two full batches of one party, one after the other, are one batch each of two parties with the same images."""
+    own, training = share(8, 1), PLAIN.model_copy(update={"momentum": 0.9})
+    handed_on, alone = linear(), linear()
+    bill = tuned(handed_on, own, own, parties="in-turn", training=training)
+    tuned(alone, own, epochs=2, training=training)
+    for one, other in zip(handed_on.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    # The model and its momentum, from each to the next.
+    assert bill.traffic_bytes == 2 * 2 * model_bytes(handed_on)
+
+
+def test_one_variant_of_each_image_is_chosen_at_random() -> None:
+    """Variants that differ in all pixels: each image is seen once, in one of them, and both come up."""
+    seen: list[Tensor] = []
+
+    def look(pixels: Tensor) -> Tensor:
+        seen.append(pixels)
+        return torch.zeros(len(pixels), 3)
+
+    variants = torch.stack([torch.zeros(64, 3, 4, 4), torch.ones(64, 3, 4, 4)]) + torch.arange(64.0).view(
+        1, 64, 1, 1, 1
+    )
+    labels_of_one(look, variants, torch.zeros(64).long(), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    chosen = seen[0][:, 0, 0, 0] - torch.arange(64.0)
+    assert set(chosen.tolist()) == {0.0, 1.0}
+    assert 16 < chosen.sum() < 48
 
 
 def test_the_bill() -> None:

@@ -23,7 +23,8 @@ def accuracy(model: nn.Module, parts: Parts, images: torch.Tensor) -> float:
 
 def test_attacks_on_the_stale_copy_lose_their_hold(parts: Parts) -> None:
     """The delivered model stays as it was; the hardened one withstands what was crafted on it, and is no worse."""
-    settings = HardenConfig(**QUICK)
+    # One model is handed on with its momentum: it goes further at the same rate than copies that are averaged.
+    settings = HardenConfig(**QUICK | {"epochs": 6, "learning_rate": 0.05})
     view = view_of(parts, settings)
     stale, test = view.model.whole, parts.data.test.images[:200]
     before = {name: tensor.clone() for name, tensor in stale.state_dict().items()}
@@ -35,15 +36,15 @@ def test_attacks_on_the_stale_copy_lose_their_hold(parts: Parts) -> None:
     assert lost > 0.2
     assert accuracy(hardened.model, parts, crafted) > accuracy(stale, parts, crafted) + 0.25 * lost
     assert accuracy(hardened.model, parts, test) > accuracy(stale, parts, test) - 0.05
-    assert hardened.cost.gradient_evaluations == 1000 * (3 + 4 * 2)
+    assert hardened.cost.gradient_evaluations == 1000 * (3 + 6)
     again = harden(settings, view).model.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in hardened.model.state_dict().items())
 
 
 def test_a_second_round_adds_images_of_the_first_and_one_client_sends_nothing(parts: Parts) -> None:
-    settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, rounds=2, together=False)
+    settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, rounds=2, parties="alone")
     cost = harden(settings, view_of(parts, settings)).cost
-    assert cost.gradient_evaluations == 50 * (3 + 2 + 3 + 3)
+    assert cost.gradient_evaluations == 2 * 50 * (3 + 1)
     assert cost.traffic_bytes == 0
 
 

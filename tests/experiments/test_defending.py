@@ -132,13 +132,13 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
     """Trainings are shared by the budgets; one table and one page come of it."""
     monkeypatch.setattr(cli_sweeps, "make_executor", lambda *_args, **_options: Here())
     sets = [part for override in (*SMALL, *TINY, *SHORT) for part in ("--set", override)]
-    crossed = ("--defense", "harden", "--eps", "0.1,0.2", "--alpha", "1")
+    crossed = ("--defense", "harden", "--eps", "0.1,0.2", "--alpha", "1", "--cut", "depth2")
     assert (
         splitaudit("bench-defenses", "demo", "--out", str(tmp_path / "out"), *crossed, *sets, monkeypatch=monkeypatch)
         == 0
     )
     rows = pq.read_table(tmp_path / "out" / "defenses.parquet").to_pylist()
-    assert {(row["alpha"], row["eps"]) for row in rows} == {(1.0, 0.1), (1.0, 0.2)}
+    assert {(row["cut"], row["alpha"], row["eps"]) for row in rows} == {("depth2", 1.0, 0.1), ("depth2", 1.0, 0.2)}
     assert {row["attacker"] for row in rows} == {
         "published",
         "aligned",

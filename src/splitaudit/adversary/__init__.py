@@ -9,6 +9,7 @@ from splitaudit.adversary.hijack import Hijack
 from splitaudit.adversary.listener import Listener
 from splitaudit.adversary.recorder import Recording
 from splitaudit.adversary.sladv import Sladv
+from splitaudit.adversary.snapshots import Snapshots
 from splitaudit.adversary.stage1 import Stage1
 from splitaudit.config import AdversaryConfig
 from splitaudit.errors import ConfigError
@@ -32,7 +33,8 @@ def make_adversary(
     stage1: Stage1 | None = None
     if config.trains_shadow:
         stage1 = _tampering(config, untrained_shadow(config, images, cut_shape, runtime), cut_shape, own)
-    return Listener(config.recorded_batches, stage1, own)
+    snapshots = None if config.snapshots is None else Snapshots(config.snapshots)
+    return Listener(config.recorded_batches, stage1, own, snapshots)
 
 
 def _tampering(config: AdversaryConfig, shadow: nn.Module, cut_shape: tuple[int, ...], own: Runtime) -> Stage1:

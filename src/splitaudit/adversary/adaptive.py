@@ -43,6 +43,7 @@ def hardened_surrogates(
     `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
     clean image belongs, and all three are trained on that as the clients train on labels. One crafting serves both.
+    The server has fewer images than the clients, and takes as many steps with them: its batches are smaller.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     images = side.images[: config.images]
@@ -51,6 +52,8 @@ def hardened_surrogates(
         features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
     head, names = _clustered(features, clusters, runtime)
     variants, surrogates = torch.stack([images, crafted], 1), {}
+    batch_size = max(2, round(config.batch_size * len(images) / config.images))
+    config = config.model_copy(update={"batch_size": batch_size})
     for name, own_head, targets, loss in (
         ("features", nn.Identity(), features, turn_back),
         ("clusters", head, names, labels_of_all),

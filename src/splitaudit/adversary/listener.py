@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from splitaudit.adversary.recorder import Recorder, Recording
+from splitaudit.adversary.snapshots import Snapshots
 from splitaudit.adversary.stage1 import Stage1
 from splitaudit.learning.server import ServerView
 from splitaudit.learning.state import State, join, part
@@ -10,14 +11,15 @@ from splitaudit.runtime import Runtime
 
 
 class Listener:
-    """Records the activations of every exchange, and leaves the answer to `stage1`.
+    """Records the activations of every exchange, and leaves the answer to `stage1`. `snapshots` are of its own layers.
 
     Without one it returns the honest gradient itself: no client can tell it from an honest server.
     """
 
-    def __init__(self, batches: int, stage1: Stage1 | None, runtime: Runtime) -> None:
+    def __init__(self, batches: int, stage1: Stage1 | None, runtime: Runtime, snapshots: Snapshots | None) -> None:
         self._recorder = Recorder(batches)
         self._stage1 = stage1
+        self._snapshots = snapshots
         self._runtime = runtime
 
     @property
@@ -30,9 +32,15 @@ class Listener:
         """What has been recorded so far."""
         return self._recorder.recording()
 
+    def earlier(self, layers: nn.Module) -> list[nn.Module]:
+        """The copies kept of the server layers, which are like `layers`; the oldest first."""
+        return [] if self._snapshots is None else self._snapshots.restored(layers)
+
     def respond(self, view: ServerView) -> Tensor:
         """The gradient that `stage1` returns, or the honest one."""
         self._recorder.record(view.activations)
+        if self._snapshots is not None:
+            self._snapshots.watch(view.layers)
         return view.activation_gradient if self._stage1 is None else self._stage1.respond(view)
 
     def metrics(self) -> dict[str, float]:
@@ -40,12 +48,15 @@ class Listener:
         return {} if self._stage1 is None else self._stage1.metrics()
 
     def state(self) -> State:
-        """The recording so far, and `stage1`."""
+        """The recording so far, `stage1`, and the copies of the server layers."""
         stage1 = {} if self._stage1 is None else self._stage1.state()
-        return join(recorder=self._recorder.state(), stage1=stage1)
+        snapshots = {} if self._snapshots is None else self._snapshots.state()
+        return join(recorder=self._recorder.state(), stage1=stage1, snapshots=snapshots)
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         self._recorder.load_state(part(state, "recorder"), self._runtime.device)
         if self._stage1 is not None:
             self._stage1.load_state(part(state, "stage1"))
+        if self._snapshots is not None:
+            self._snapshots.load_state(part(state, "snapshots"), self._runtime.device)

@@ -20,17 +20,23 @@ class FineTuningConfig(Section):
     """Images, each with all its variants."""
     learning_rate: PositiveFloat = 0.1
     """At first; it falls along half a cosine. Momentum, weight decay and augmentation are those of `training`."""
-    together: bool = True
-    """All clients, whose models are averaged after every epoch; or the first one alone, on its own images."""
+    parties: Literal["averaged", "in-turn", "alone"] = "averaged"
+    """`averaged`: all clients, whose models are averaged after every epoch. `in-turn`: all clients, who hand one model
+    and its momentum on, as `round_robin` hands on the client layers. `alone`: the first client, on its own images."""
 
 
 class HardenConfig(FineTuningConfig):
     """`harden`: stale-copy adversarial fine-tuning."""
 
+    images: PositiveInt = 20000
+    epochs: PositiveInt = 3
+    batch_size: int = Field(128, ge=2)
+    learning_rate: PositiveFloat = 0.05
+    parties: Literal["averaged", "in-turn", "alone"] = "in-turn"
     steps: PositiveInt = 3
     """Of crafting the adversarial images."""
-    modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ()
-    """Of the gradient they are crafted with, as in attacks' names: those that cost nothing."""
+    modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
+    """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
     rounds: PositiveInt = 1
     """After the first, images are also crafted on what the round before made of the model: a server may do the same.
     Every round has all its `epochs`."""

@@ -1,4 +1,7 @@
-"""Training a whole model on, by one client or by several who average their models (McMahan et al., AISTATS 2017)."""
+"""Training a whole model on: by one client, by several in turn, or by several who average what each has made of it.
+
+Averaging is McMahan et al., AISTATS 2017; handing the model on, Chang et al., JAMIA 2018 (cyclical weight transfer).
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -65,42 +68,51 @@ def fine_tune(
 ) -> Cost:
     """Train `model` in place, in eval mode at the end. `name` tells its random draws from others'.
 
-    In every epoch each party trains a copy on its own images, once; then the copies are averaged, weighted by the
-    numbers of images, BatchNorm's statistics like parameters. Momentum starts afresh with each epoch.
+    In every epoch each party trains on its own images, once. `averaged`: each trains a copy of the same model, with
+    fresh momentum, and then the copies are averaged, weighted by the numbers of images, BatchNorm's statistics like
+    parameters. `in-turn`: each goes on with what the one before has made of it, momentum included.
 
     Args:
         passes: backward passes of the model that the loss takes for each image, for the bill.
     """
     began = time.perf_counter()
+    parties = list(enumerate(shares))
+    # Whoever starts from the same model; the models of a group are averaged, also if it is one.
+    groups = [parties] if config.parties == "averaged" else [[party] for party in parties]
     batches = [max(1, round(len(share.targets) / config.batch_size)) for share in shares]
+    lengths = [max(batches[number] for number, _ in group) for group in groups]
     schedule = training.model_copy(
         update={
             "learning_rate": config.learning_rate,
             "lr_schedule": "cosine",
-            "iterations": config.epochs * max(batches),
+            "iterations": config.epochs * sum(lengths),
         }
     )
-    trained = TrainedLayers(name, model, schedule, runtime)
+    trained, done = TrainedLayers(name, model, schedule, runtime), 0
     shared = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    images = sum(len(share.targets) for share in shares)
     for epoch in range(config.epochs):
-        total: State = {}
-        for party, share in enumerate(shares):
-            trained.restart_from(shared)
-            model.train().requires_grad_(True)
-            generator = derive_generator(runtime.seed, name, epoch, party)
-            order = torch.randperm(len(share.targets), generator=generator).tensor_split(batches[party])
-            for number, chosen in enumerate(order):
-                pixels = _pixels(share.variants[chosen], training, runtime, generator)
-                learner = Learner(trained, epoch * max(batches) + number)
-                loss(learner, pixels, share.targets[chosen].to(runtime.device), generator).backward()
-                trained.update(epoch * max(batches) + number)
-            add_weighted(total, model.state_dict(), len(share.targets) / images)
-        shared = total
+        for group, length in zip(groups, lengths, strict=True):
+            total: State = {}
+            for number, share in group:
+                if len(group) > 1:
+                    trained.restart_from(shared)
+                model.train().requires_grad_(True)
+                generator = derive_generator(runtime.seed, name, epoch, number)
+                order = torch.randperm(len(share.targets), generator=generator).tensor_split(batches[number])
+                for iteration, chosen in enumerate(order, done):
+                    pixels = _pixels(share.variants[chosen], training, runtime, generator)
+                    targets = share.targets[chosen].to(runtime.device)
+                    loss(Learner(trained, iteration), pixels, targets, generator).backward()
+                    trained.update(iteration)
+                add_weighted(
+                    total, model.state_dict(), len(share.targets) / sum(len(each.targets) for _, each in group)
+                )
+            shared, done = total, done + length
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)
-    sent = 2 * config.epochs * len(shares) * model_bytes(model) if len(shares) > 1 else 0
-    return Cost(time.perf_counter() - began, config.epochs * images * passes, sent)
+    images = sum(len(share.targets) for share in shares)
+    sent = len(shares) * _bytes_each(model, config) if len(shares) > 1 else 0
+    return Cost(time.perf_counter() - began, config.epochs * images * passes, config.epochs * sent)
 
 
 def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: torch.Generator) -> Tensor:
@@ -108,10 +120,23 @@ def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: to
     return F.cross_entropy(model(pixels.flatten(0, 1)), labels.repeat(len(pixels)))
 
 
+def labels_of_one(model: Learner, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of each image in one of its variants (V, N, C, H, W), chosen at random."""
+    chosen = torch.randint(len(pixels), (len(labels),), generator=generator)
+    return F.cross_entropy(model(pixels[chosen, torch.arange(len(labels))]), labels)
+
+
 def model_bytes(model: nn.Module) -> int:
     """Of parameters and buffers, as they are sent."""
     size: int = sum(tensor.nbytes for tensor in model.state_dict().values())
     return size
+
+
+def _bytes_each(model: nn.Module, config: FineTuningConfig) -> int:
+    """What a party's part in an epoch sends: a copy back and forth to be averaged; in turn, model and momentum on."""
+    if config.parties == "averaged":
+        return 2 * model_bytes(model)
+    return model_bytes(model) + sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _pixels(variants: Tensor, training: TrainingConfig, runtime: Runtime, generator: torch.Generator) -> Tensor:

@@ -33,7 +33,7 @@ class GradientDecomposition(Member):
 
     def learn(self, view: ClientView) -> None:
         """One more honest cosine."""
-        self._rounding = max(LEAST, 2 * torch.finfo(view.do1.dtype).eps / view.do1.numel() ** 0.5)
+        self._rounding = rounding(view.do1)
         self._cusum.learn(cosine(view.do1, view.sent.o1.detach()))
 
     def settle(self, iterations: int) -> None:
@@ -60,6 +60,12 @@ def cosine(one: Tensor, other: Tensor) -> float:
     one, other = one.flatten().float(), other.flatten().float()
     norms = one.norm() * other.norm()
     return float(one @ other / norms) if norms > 0 else 0.0
+
+
+def rounding(gradient: Tensor) -> float:
+    """What rounding alone may do to such a cosine: its smallest deviation that counts."""
+    least: float = 2 * torch.finfo(gradient.dtype).eps / gradient.numel() ** 0.5
+    return max(LEAST, least)
 
 
 def without_excess(gradient: Tensor, o1: Tensor, honest: float) -> Tensor:

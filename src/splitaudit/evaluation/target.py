@@ -25,6 +25,8 @@ class Target:
     runtime: Runtime
     proxy: SplitModel | None = None
     """A model of the same architecture, trained on labelled images of the attacker's own."""
+    earlier: tuple[nn.Module, ...] = ()
+    """The server layers as they were before, if the server kept copies."""
 
     def __post_init__(self) -> None:
         for module in self.parts():
@@ -33,7 +35,8 @@ class Target:
     def parts(self) -> list[nn.Module]:
         """Every module that an attack or the scoring goes through."""
         models = (self.model,) if self.proxy is None else (self.model, self.proxy)
-        modules = [self.shadow, self.untrained, self.aligned, *(part for m in models for part in (m.F1, m.F2, m.F3))]
+        parts = [part for m in models for part in (m.F1, m.F2, m.F3)]
+        modules = [self.shadow, self.untrained, self.aligned, *self.earlier, *parts]
         return [module for module in modules if module is not None]
 
     def logits(self, x: Tensor) -> Tensor:

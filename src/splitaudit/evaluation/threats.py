@@ -51,6 +51,9 @@ def make_threats(
     stale = target.attacked(target.aligned, target.model.F2)
     own = {name: target.attacked(*layers) for name, layers in hardened.items()}
     yield _adaptive(config, budget, [MI, DI], "stale", stale)
+    if target.earlier:
+        before = [target.attacked(target.aligned, layers) for layers in target.earlier]
+        yield _adaptive(config, budget, [MI, DI], "checkpoints", _together(stale, *before))
     for name, function in own.items():
         yield _adaptive(config, budget, [], name, function)
         yield _adaptive(config, budget, [MI, DI], name, function)

@@ -1,4 +1,4 @@
-"""`bench-defenses`: defences, servers and budgets crossed, on the sweep engine; one table of what each is worth."""
+"""`bench-defenses`: defences, servers, budgets and cuts crossed, on the sweep engine; one table of their worth."""
 
 import os
 from collections.abc import Sequence
@@ -19,21 +19,31 @@ from splitaudit.experiments.sweep import Finished
 
 
 def defense_grid(
-    base: str, sets: Sequence[str], defenses: Sequence[str], eps: Sequence[str], alphas: Sequence[float], seeds: int
+    base: str,
+    sets: Sequence[str],
+    defenses: Sequence[str],
+    eps: Sequence[str],
+    alphas: Sequence[float],
+    cuts: Sequence[str],
+    seeds: int,
 ) -> Grid:
-    """Servers that tamper with each alpha (0: passive) x budgets x seeds, with all the defences in every cell.
+    """Servers that tamper with each alpha (0: passive) x budgets x cuts x seeds, with all the defences in every cell.
+
+    `cuts` are values of `model.input_end`; without any, the config's own is the only one.
 
     Raises ConfigError for a defence that is unknown or takes part in the training, and for a setting in `sets` that is
     crossed.
     """
-    settings: dict[str, Any] = {"adversary.kind": "aligned"}
+    settings: dict[str, Any] = {"adversary.kind": "aligned", "adversary.snapshots": "{}"}
     for override in (*sets, *choose_after(defenses)):
         key, _, value = override.partition("=")
         settings[key.strip()] = value
-    crossed = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}
+    crossed: dict[str, list[Any]] = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}
+    if cuts:
+        crossed["model.input_end"] = list(cuts)
     twice = crossed.keys() & settings.keys()
     if twice:
-        raise ConfigError(f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha and --eps.")
+        raise ConfigError(f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha, --eps and --cut.")
     return Grid(base=base, set=settings, grid=crossed, seeds=seeds)
 
 
@@ -41,6 +51,8 @@ def defense_grid(
 class Benched:
     """A defence in one cell of the bench."""
 
+    cut: str
+    """`model.input_end`."""
     alpha: float
     eps: float
     seed: int
@@ -60,6 +72,7 @@ def benched(finished: Sequence[Finished]) -> list[Benched]:
             assert config.adversary.alpha is not None, "the config is resolved"
             found.append(
                 Benched(
+                    config.model.input_end,
                     config.adversary.alpha,
                     config.attack.eps,
                     config.runtime.seed,
@@ -80,6 +93,7 @@ def _rows(each: Benched, home: Path) -> list[dict[str, Any]]:
     result, cost = each.result, each.result.cost
     shared = {
         "defense": result.name,
+        "cut": each.cut,
         "alpha": each.alpha,
         "eps": each.eps,
         "seed": each.seed,

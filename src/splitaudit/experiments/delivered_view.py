@@ -28,7 +28,7 @@ def delivered_view(
     """
     shares: list[ImageSet] = []
     if isinstance(settings, FineTuningConfig):
-        clients = data.partition.clients if settings.together else data.partition.clients[:1]
+        clients = data.partition.clients[:1] if settings.parties == "alone" else data.partition.clients
         for number, indices in enumerate(clients):
             order = torch.randperm(len(indices), generator=derive_generator(runtime.seed, "defense images", number))
             shares.append(data.train.subset(indices[order[: -(-settings.images // len(clients))]]))

@@ -44,7 +44,8 @@ class Parts:
     def target(self, aligned: nn.Module | None = None, proxy: SplitModel | None = None) -> Target:
         """The trained model, for an audit."""
         shadow = None if self.adversary is None else self.adversary.shadow
-        return Target(self.model, shadow, self.untrained, aligned, self.runtime, proxy)
+        earlier = () if self.adversary is None else tuple(self.adversary.earlier(self.model.F2))
+        return Target(self.model, shadow, self.untrained, aligned, self.runtime, proxy, earlier)
 
 
 def build(config: RunConfig, say: Callable[[str], None]) -> Parts:

@@ -34,9 +34,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """A defence against the servers that tamper with one alpha."""
+    """A defence of a model cut at one place, against the servers that tamper with one alpha."""
 
     defense: str
+    cut: str
     alpha: float
     clean_before: float
     clean: float
@@ -68,16 +69,20 @@ def write_bench_report(table: Path) -> Path:
 
 def _blocks(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[Block]:
     blocks = []
-    for defense, alpha in dict.fromkeys((row["defense"], row["alpha"]) for row in rows):
-        own = [row for row in rows if (row["defense"], row["alpha"]) == (defense, alpha)]
+    for defense, cut, alpha in dict.fromkeys(_which(row) for row in rows):
+        own = [row for row in rows if _which(row) == (defense, cut, alpha)]
         lines = []
         for attacker, knowledge in dict.fromkeys((row["attacker"], row["knowledge"]) for row in own):
             of_attacker = [row for row in own if row["attacker"] == attacker]
             entries = [_entry([row for row in of_attacker if row["eps"] == eps]) for eps in budgets]
             lines.append(Line(attacker, knowledge, entries))
         means = {key: _mean(own, key) for key in ("clean_before", "clean", "seconds", "share_of_training")}
-        blocks.append(Block(defense, alpha, **means, lines=lines))
+        blocks.append(Block(defense, cut, alpha, **means, lines=lines))
     return blocks
+
+
+def _which(row: dict[str, Any]) -> tuple[str, str, float]:
+    return row["defense"], row["cut"], row["alpha"]
 
 
 def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
