@@ -128,7 +128,7 @@ def replay(tape: Tape, defense: DefenseConfig, seed: int, replays: int) -> Row:
     ]
     faint, faint_settled = np.mean(alarms, axis=0)
     angles = [[angle for _, angle in steps] for steps in (tape.rehearsed, tape.trained)]
-    quarters = [rehearsed, *np.array_split(trained, 4)]
+    quarters = [np.asarray(rehearsed), *np.array_split(np.asarray(trained), 4)]
     return Row(
         seed=seed,
         faint=float(faint),
