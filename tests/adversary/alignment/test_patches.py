@@ -16,9 +16,9 @@ def standardized(images: Tensor) -> Tensor:
 
 
 def distance(pictures: Tensor, images: Tensor) -> float:
-    """Mean over some shuffles, since a large scale does not compare the patches of all images."""
+    """Mean over some shuffles, since a large scale compares the patches of some twenty images alone."""
     generator = derive_generator(0, "test")
-    shuffled = [[maps[torch.randperm(len(maps), generator=generator)] for maps in (pictures, images)] for _ in range(8)]
+    shuffled = [[maps[torch.randperm(len(maps), generator=generator)] for maps in (pictures, images)] for _ in range(40)]
     return sum(float(patch_distance(one, other, 64, generator)) for one, other in shuffled) / len(shuffled)
 
 
@@ -43,7 +43,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_pictures_are_farther_than_other_images(change: str, halves: tuple[Tensor, Tensor]) -> None:
     pictures, images = halves
-    assert distance(CHANGES[change](pictures), images) > 1.5 * distance(pictures, images)
+    assert distance(CHANGES[change](pictures), images) > 1.1 * distance(pictures, images)
 
 
 def test_none_of_images_from_themselves(halves: tuple[Tensor, Tensor]) -> None:

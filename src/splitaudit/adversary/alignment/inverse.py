@@ -20,7 +20,7 @@ KEPT = 1e-4
 """Variance, as a share of the largest, from which on a direction of the channels takes part."""
 BATCH, LEARNING_RATE = 128, 0.02
 DIRECTIONS = 32
-STARTS = 12
+STARTS = 8
 """Maps that are fitted, each from a random initialisation of its own."""
 
 

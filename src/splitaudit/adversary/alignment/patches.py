@@ -35,8 +35,7 @@ def patch_distance(pictures: Tensor, images: Tensor, directions: int, generator:
 
 
 def _projected(maps: Tensor, filters: Tensor) -> Tensor:
-    """Projections (directions, patches) of patches that lie as far apart as it takes for many maps to have a say."""
+    """Projections (directions, patches) of all patches of the first maps, as many as it takes."""
     (height, width), size = maps.shape[2:], filters.shape[-1]
-    patches = len(maps) * (height - size + 1) * (width - size + 1)
-    stride = max(1, math.isqrt(patches // COMPARED))
-    return F.conv2d(maps, filters, stride=stride).transpose(0, 1).flatten(1)[:, :COMPARED]
+    enough = math.ceil(COMPARED / ((height - size + 1) * (width - size + 1)))
+    return F.conv2d(maps[:enough], filters).transpose(0, 1).flatten(1)[:, :COMPARED]
