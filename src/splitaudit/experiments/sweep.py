@@ -1,4 +1,4 @@
-"""Many audits at once: each training is computed once, with all the cells that share it, wherever an executor says."""
+"""Many audits at once: each target is trained once, for all the cells that share it, wherever an executor says."""
 
 import errno
 import traceback
@@ -58,21 +58,16 @@ class Finished:
 
 @dataclass(frozen=True)
 class Training:
-    """What a worker does in one go: a training, then the cells that share it."""
+    """What a worker does in one go: the training of one target, then the cells that share it."""
 
     store: Path
     cells: tuple[Cell, ...]
     threads: int
 
     @property
-    def path(self) -> Path:
-        """The folder of the training."""
-        return self.cells[0].training(self.store)
-
-    @property
     def log(self) -> Path:
         """What a run says, of all its tries."""
-        return self.path.with_suffix(".log")
+        return self.cells[0].training(self.store).with_suffix(".log")
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def run_sweep(cells: Sequence[Cell], store: Path, executor: Executor, reporter: 
     for caution in dict.fromkeys(caution for cell in cells for caution in cell.config.cautions()):
         reporter.warn(caution)
     missing = {f.path: cell for f, cell in zip(folders, cells, strict=True) if not f.result.exists()}
-    trainings = _by_training(missing.values(), store, executor.threads)
+    trainings = _by_target(missing.values(), store, executor.threads)
     try:
         store.mkdir(parents=True, exist_ok=True)
         for training in trainings:
@@ -130,10 +125,13 @@ def compute(training: Training) -> Outcome:
 
 
 def _compute(training: Training, reporter: Reporter) -> Outcome:
+    configs = {cell.training(training.store): cell.config for cell in training.cells}
     errors: list[str | None] = []
     for cell in training.cells:
+        path = cell.training(training.store)
+        beside = [(config, other) for other, config in configs.items() if other != path]
         try:
-            train_and_attack(_bounded(cell.config, training.threads), cell.attacks, training.path, reporter)
+            train_and_attack(_bounded(cell.config, training.threads), cell.attacks, path, reporter, beside)
             errors.append(None)
         except Exception as error:  # whatever it is, the others go on
             text = str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
@@ -145,10 +143,10 @@ def _compute(training: Training, reporter: Reporter) -> Outcome:
     return Outcome(tuple(errors))
 
 
-def _by_training(cells: Iterable[Cell], store: Path, threads: int) -> list[Training]:
-    together: dict[Path, list[Cell]] = {}
+def _by_target(cells: Iterable[Cell], store: Path, threads: int) -> list[Training]:
+    together: dict[str, list[Cell]] = {}
     for cell in cells:
-        together.setdefault(cell.training(store), []).append(cell)
+        together.setdefault(cell.config.target_fingerprint(), []).append(cell)
     return [Training(store, tuple(sharing), threads) for sharing in together.values()]
 
 
