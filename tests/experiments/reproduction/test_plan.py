@@ -121,5 +121,8 @@ def test_overrides_reach_every_run() -> None:
     plan = make_plan(PROFILES["cpu"], ALL, theory=True, overrides=["training.iterations=5", "evaluation.images=9"])
     assert {cell.config.training.iterations for cell in plan.cells.values()} == {5}
     assert {cell.config.evaluation.images for cell in plan.cells.values()} == {9}
+    narrow = make_plan(PROFILES["cpu"], ["table6"], theory=False, overrides=["model.width=8"])
+    widths = {(cell.config.model.name, cell.config.model.width) for cell in narrow.cells.values()}
+    assert widths == {("resnet18", 8), ("efficientnet_b0", None), ("densenet", None), ("mobilenetv2", None)}
     with pytest.raises(ConfigError, match="iteration"):
         make_plan(PROFILES["smoke"], ["table1"], theory=False, overrides=["training.iteration=5"])

@@ -78,6 +78,7 @@ class Profile:
         if setting.multi:
             varied += ["adversary.shadow=multi", f"adversary.shadow_blocks={setting.depth}"]
         network = () if setting.network == "ResNet" else self.networks[setting.network]
+        varied += [override for override in network if override.startswith("model.")]
         scale = [*self.overrides, *network, *(self.transfer if transfer else ())]
         perturbation = self.beside if beside else ()
         return resolve(load_config(self.preset, [*scale, *overrides, *perturbation, *varied]))
