@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fsspec
 
-from splitaudit.errors import ConfigError
+from splitaudit.errors import ConfigError, RunError
 from splitaudit.experiments.store import RunFolder
 
 SECONDS_BETWEEN_LOOKS = 10.0
@@ -56,12 +56,15 @@ class Mirror:
             self._alike[file] = _version(here)
 
     def pull_results(self, folders: Iterable[RunFolder]) -> None:
-        """Fetch those of the run folders that are done there, and not here."""
-        self._files.invalidate_cache()
-        for folder in folders:
-            name = folder.path.relative_to(self._folder)
-            if not folder.result.exists() and self._files.exists(f"{self._root}/{name}/{folder.result.name}"):
-                self.pull(str(name))
+        """Fetch those of the run folders that are done there, and not here. Raises RunError if they cannot be had."""
+        try:
+            self._files.invalidate_cache()
+            for folder in folders:
+                name = folder.path.relative_to(self._folder)
+                if not folder.result.exists() and self._files.exists(f"{self._root}/{name}/{folder.result.name}"):
+                    self.pull(str(name))
+        except Exception as error:  # each protocol has exceptions of its own
+            raise RunError(f"{self._url} cannot be read ({error}). The same command goes on from here.") from error
 
     def push(self) -> None:
         """Bring what was written here since it was last alike; and take away there what went away here."""
