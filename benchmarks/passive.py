@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
 
 from splitaudit.adversary import Sladv, own_runtime, untrained_shadow
+from splitaudit.adversary.onlookers import Onlooker, Watched
 from splitaudit.adversary.recorder import Recorder
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import load_config, override_config
@@ -28,7 +29,6 @@ from splitaudit.experiments.parts import Parts, build
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.training import train
-from splitaudit.learning.server import ServerView
 from splitaudit.learning.state import join, part
 from splitaudit.models.stages import Stages
 from splitaudit.models.zoo import named_depths
@@ -57,15 +57,17 @@ def train_once(config: RunConfig, folder: RunFolder) -> None:
     parts = build(config, print)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     folder.take(config, parts.digests)
-    learning = {source: _published(at(config, "depth1", source), parts) for source in SOURCES}
-    with _overheard(config, parts, learning) as recorders:
+    published = {source: _published(at(config, "depth1", source), parts) for source in SOURCES}
+    onlookers = [Onlooker(server, images) for server, images in published.values()]
+    parts.session.server.adversary = Watched(parts.adversary, onlookers)
+    with _overheard(config, parts) as recorders:
         seconds = train(config, parts.session, folder, Reporter()).seconds
     assert parts.adversary is not None
     _save(folder.path / "model.safetensors", parts.model.whole.state_dict())
     _save(folder.path / "recording-depth1.safetensors", part(parts.adversary.state(), "recorder"))
     for depth, recorder in recorders.items():
         _save(folder.path / f"recording-{depth}.safetensors", recorder.state())
-    for source, (server, _) in learning.items():
+    for source, (server, _) in published.items():
         _save(folder.path / f"published-{source}.safetensors", server.shadow.state_dict())
     _done(folder).write_text(json.dumps({"seconds": seconds}))
 
@@ -126,36 +128,22 @@ def _untrained(config: RunConfig, data: AuditData, parts: Parts) -> nn.Module:
 
 
 @contextmanager
-def _overheard(
-    config: RunConfig, parts: Parts, learning: dict[str, tuple[Sladv, Tensor]]
-) -> Iterator[dict[str, Recorder]]:
-    """Record at deeper cuts too, and let published servers learn; clients get the honest gradient all the same."""
-    assert parts.adversary is not None
+def _overheard(config: RunConfig, parts: Parts) -> Iterator[dict[str, Recorder]]:
+    """Record at deeper cuts too; in the training, every forward pass of the server layers is one exchange."""
     assert isinstance(parts.model.F2, fx.GraphModule), "`cut` made the server layers"
     deeper = dict(list(named_depths(str(config.model.name)).items())[1:])
     recorders = {depth: Recorder(config.adversary.recorded_batches) for depth in deeper}
     stages = Stages(parts.model.F2)
     tapped = stages.tap([*deeper.values(), stages.names[-1]])
-    heard: dict[str, Tensor] = {}
 
-    def keep(_module: nn.Module, _inputs: object, outputs: tuple[Tensor, ...]) -> Tensor:
-        heard.update({depth: out.detach() for depth, out in zip(deeper, outputs, strict=False)})
+    def record(_module: nn.Module, _inputs: object, outputs: tuple[Tensor, ...]) -> Tensor:
+        with torch.autocast(parts.runtime.device.type, enabled=False):
+            for recorder, activations in zip(recorders.values(), outputs, strict=False):
+                recorder.record(activations.detach())
         return outputs[-1]
 
-    hook = tapped.register_forward_hook(keep)
+    hook = tapped.register_forward_hook(record)
     parts.session.server.layers.module = tapped
-    respond = parts.adversary.respond
-
-    def answer(view: ServerView) -> Tensor:
-        for depth, recorder in recorders.items():
-            recorder.record(heard[depth])
-        for server, images in learning.values():
-            generator = torch.Generator()
-            generator.set_state(view.generator.get_state())
-            server.respond(replace(view, images=images, generator=generator))
-        return respond(view)
-
-    parts.adversary.respond = answer  # type: ignore[method-assign]
     try:
         yield recorders
     finally:

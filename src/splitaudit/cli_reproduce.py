@@ -86,9 +86,7 @@ def _show_plan(console: Console, plan: "Plan", threads: int, workers: int) -> No
         say(f"{table}: {measured} cells" + (f", {left_out} left out" if left_out else ""))
     say(f"{plan.trainings} distinct trainings, {len(plan.cells)} audits:")
     for cell in plan.cells.values():
-        say(f"  {cell.config.training_fingerprint()}  {cell.name}")
-    if sum(cell.config.adversary.alpha == 0 for cell in plan.cells.values()) > len(plan.seeds):
-        say("At alpha = 0 all sources have the same target, but each has a shadow that learns beside it.")
+        say(f"  {cell.config.target_fingerprint()}  {cell.name}")
     passes, seconds = estimate(plan, threads)
     for network, each in passes.items():
         step, forward = (1000 * value for value in (each.step, each.forward))

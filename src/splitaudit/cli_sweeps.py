@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def sweep(
     grid: Annotated[Path, typer.Argument(metavar="GRID", help="A YAML file; docs/sweeps.md has its format.")],
     out: Annotated[Path, typer.Option(help="Folder of this sweep: its results, and by default its runs.")],
-    store: Annotated[Path | None, typer.Option(help="Folder of runs, which other sweeps may share.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Folder of runs, or its URL such as s3://..., which other sweeps may share.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="On a Ray cluster, or `local`.")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="As Slurm jobs.")] = False,
@@ -37,7 +39,10 @@ def sweep(
     executor = make_executor(out, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus, options=slurm_set)
     folder.take(read, cells)
     with resumable():
-        finished = run_sweep(cells, store or folder.store, executor, Reporter())
+        if store is not None and "://" in store:
+            finished = run_sweep(cells, folder.store, executor, Reporter(), url=store)
+        else:
+            finished = run_sweep(cells, Path(store or folder.store), executor, Reporter())
     folder.write_results(finished)
     failed = sum(f.error is not None for f in finished)
     typer.echo(f"cells:   {len(finished) - failed} done, {failed} failed")

@@ -174,6 +174,11 @@ class AdversaryConfig(Section):
         """Whether the server has a shadow beside the model; of a resolved config."""
         return self.kind in ("sladv", "hijack") or (self.kind == "aligned" and self.alpha != 0)
 
+    @property
+    def passive(self) -> bool:
+        """Whether clients get the honest gradient, byte for byte, whatever the server learns; of a resolved config."""
+        return not self.trains_shadow or (self.kind == "sladv" and self.alpha == 0 and self.evasion is None)
+
 
 AlignmentObjective = Literal["moments", "neighbours", "batch_norm", "mmd", "discriminator", "translation"]
 Candidate = Literal["linear", "single", "single-5x5", "residual", "residual-5x5", "plain", "multi", "resnet"]
@@ -372,9 +377,18 @@ class RunConfig(Section):
 
         Two configs that share it share their training. A server that trains no shadow needs its images afterwards only.
         """
-        settings = self._settings()
-        later = (*_AFTER_THE_TRAINING, *(() if self.adversary.trains_shadow else ("attacker",)))
-        trained = {name: section for name, section in settings.items() if name not in later}
+        return self._trained(() if self.adversary.trains_shadow else ("attacker",))
+
+    def target_fingerprint(self) -> str:
+        """A hash of every setting that the trained model depends on; of a resolved config.
+
+        It is the same for all passive servers, whatever they have and learn.
+        """
+        return self._trained(("attacker", "adversary") if self.adversary.passive else ())
+
+    def _trained(self, without: tuple[str, ...]) -> str:
+        without += _AFTER_THE_TRAINING
+        trained = {name: section for name, section in self._settings().items() if name not in without}
         trained.pop("defense", None)
         defense = {} if self.defense is None else self.defense.training_settings()
         return _hash(trained | ({"defense": defense} if defense else {}))

@@ -13,7 +13,7 @@ from splitaudit.experiments.grid import Grid, make_cells
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import run
 from splitaudit.experiments.store import RunFolder
-from splitaudit.experiments.sweep import Cell, run_sweep
+from splitaudit.experiments.sweep import Cell, Training, run_sweep
 from splitaudit.experiments.sweep_folder import SweepFolder, results_table
 from tests.conftest import small_config
 from tests.experiments.folders import judgement
@@ -84,6 +84,26 @@ def test_no_result_depends_on_the_company(shared: Path, tmp_path: Path) -> None:
         assert judgement(finished.path) == judgement(finished.cell.folder(shared).path)
     run(first.config, tmp_path / "run", Reporter())
     assert judgement(tmp_path / "run") == judgement(first.folder(shared).path)
+
+
+def test_passive_servers_share_one_training(tmp_path: Path) -> None:
+    """So a worker is given all of them; one whose images are too few fails for itself (`test_beginning.py`)."""
+
+    class Refuses(Here):
+        def run(self, work: Callable[[Item], Value], items: Sequence[Item]) -> Generator[tuple[int, Value | Lost]]:
+            sizes = [len(item.cells) for item in items if isinstance(item, Training)]
+            assert sizes == [4, 1, 1]
+            yield from ((position, Lost("refused")) for position in range(len(items)))
+
+    passive = [
+        cell("adversary.alpha=0"),
+        cell("adversary.alpha=0", "attacker.source=digits", "adversary.similarity=l2"),
+        cell(PASSIVE, "attack.eps=0.2"),
+        cell("adversary.kind=honest"),
+    ]
+    tampering = [cell("adversary.alpha=1"), cell("adversary.alpha=0", "adversary.evasion.share=0.5")]
+    finished = run_sweep([*passive, *tampering], tmp_path, Refuses(), Reporter())
+    assert {f.error for f in finished} == {"refused"}
 
 
 def test_what_is_done_is_not_computed_again(shared: Path) -> None:

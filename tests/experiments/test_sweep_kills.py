@@ -71,12 +71,13 @@ def test_killed_process_and_killed_worker(grid: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_ray_worker(grid: Path, tmp_path: Path) -> None:
-    """Ray starts its task again, and that goes on from the checkpoint."""
+@pytest.mark.parametrize("at_url", [False, True])
+def test_killed_ray_worker(grid: Path, tmp_path: Path, *, at_url: bool) -> None:
+    """Ray starts its task again, and that goes on from the checkpoint in the shared folder, or at the URL."""
     pytest.importorskip("ray")
-    out = tmp_path / "out"
-    first, _ = (out / "runs" / name for name in trainings(grid))
-    sweep = start(grid, out, "--ray", "local")
+    out, shared = tmp_path / "out", tmp_path / "shared"
+    first, _ = ((shared if at_url else out / "runs") / name for name in trainings(grid))
+    sweep = start(grid, out, "--ray", "local", *(("--store", shared.as_uri()) if at_url else ()))
     wait_until(lambda: trained(first), sweep)
     for worker in descendants(sweep.pid, "ray::compute"):
         os.kill(worker, signal.SIGKILL)

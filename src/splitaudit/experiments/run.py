@@ -23,6 +23,7 @@ from splitaudit.evaluation.defense_result import DefenseResult
 from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, worst_cases
 from splitaudit.evaluation.result import DetectionResult, Result, TrainingResult, read_result
 from splitaudit.experiments.alignment import obtain_aligned
+from splitaudit.experiments.beginning import begin, check_content, onlooking
 from splitaudit.experiments.defending import apply_defenses
 from splitaudit.experiments.parts import Parts, build
 from splitaudit.experiments.processes import train_in_processes
@@ -134,7 +135,7 @@ def _changed_afterwards(trained: RunFolder, overrides: Sequence[str], reporter: 
 def _rebuilt(trained: RunFolder, config: RunConfig, reporter: Reporter) -> tuple[Parts, TrainingResult]:
     """What a finished run trained, and what that took."""
     parts = build(config, reporter.say)
-    _check_content(trained, config, parts)
+    check_content(config, trained, parts)
     seconds = resume(parts.session, trained, reporter)
     if parts.session.iteration != config.training.iterations:
         raise RunError(f"The last checkpoint of {trained.path} cannot be read: run it again, in another folder.")
@@ -163,28 +164,33 @@ def _defend(
     )
 
 
-def train_and_attack(config: RunConfig, names: Sequence[str], path: Path, reporter: Reporter) -> tuple[Path, Result]:
+def train_and_attack(
+    config: RunConfig,
+    names: Sequence[str],
+    path: Path,
+    reporter: Reporter,
+    beside: Sequence[tuple[RunConfig, Path]] = (),
+) -> tuple[Path, Result]:
     """Attack the model that `config` trains, with the anchors; trained or resumed in `path` unless that is done. What
     `defense.after` names is applied and measured, too.
 
     Every config with the same `training_fingerprint` can have the same `path`: its result, in a folder of its own below
-    `path`, is what it would be alone there.
+    `path`, is what it would be alone there. Configs `beside` it with the same `target_fingerprint` are trained in their
+    own paths on the way.
     """
     config = resolve(config)
     check_rounds(config.training, config.data.clients)
     folder, trained = attack_folder(path, config, names), RunFolder(path)
     if folder.result.exists():
         return folder.path, _reported(folder)
-    trained.check_training(config)
-    parts = build(config, reporter.say)
-    _check_content(trained, config, parts)
-    if not trained.digests.exists():
-        trained.take(config, parts.digests)
+    parts = begin(config, trained, reporter)
     # A worker that was killed a moment ago may not be gone yet.
     with trained.locked(patience=60):
-        training = train(config, parts.session, trained, reporter)
-        if not trained.model.exists():
-            write_whole(trained.model, save_tensors(delivered(parts.model)))
+        with onlooking(() if trained.model.exists() else beside, config.runtime, reporter) as others:
+            training = train(config, parts.session, trained, reporter, others)
+            for session, its in ((parts.session, trained), *others):
+                if session.iteration == session.iterations and not its.model.exists():
+                    write_whole(its.model, save_tensors(delivered(parts.model)))
         _defend(config, folder.path, trained, parts, training, reporter)
         return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
 
@@ -227,12 +233,6 @@ def _attack(
     everything = _with_anchors(config, names)
     _judge(config, folder, trained.path, parts, training, everything, reporter, proxy=proxy, curves=curves)
     return _reported(folder)
-
-
-def _check_content(trained: RunFolder, config: RunConfig, parts: Parts) -> None:
-    """Raise RunError if the training was begun with other images, of those that it needs, or another model."""
-    besides = () if config.adversary.trains_shadow else ("attacker's images",)
-    trained.check_content(parts.digests, besides=besides)
 
 
 def _shadows_missing(config: AdversaryConfig) -> set[str]:

@@ -1,11 +1,12 @@
-"""Many audits at once: each training is computed once, with all the cells that share it, wherever an executor says."""
+"""Many audits at once: each target is trained once, for all the cells that share it, wherever an executor says."""
 
 import errno
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from splitaudit.config import RunConfig
 from splitaudit.errors import DivergenceError, RunError, SplitAuditError
 from splitaudit.evaluation.result import Result, read_result
 from splitaudit.experiments.executors import Executor, Lost
+from splitaudit.experiments.mirror import Mirror
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import attack_folder, train_and_attack
 from splitaudit.experiments.store import RunFolder
@@ -58,21 +60,18 @@ class Finished:
 
 @dataclass(frozen=True)
 class Training:
-    """What a worker does in one go: a training, then the cells that share it."""
+    """What a worker does in one go: the training of one target, then the cells that share it."""
 
     store: Path
     cells: tuple[Cell, ...]
     threads: int
-
-    @property
-    def path(self) -> Path:
-        """The folder of the training."""
-        return self.cells[0].training(self.store)
+    url: str | None = None
+    """Where the store is for a worker, if it has none of its own."""
 
     @property
     def log(self) -> Path:
         """What a run says, of all its tries."""
-        return self.path.with_suffix(".log")
+        return self.cells[0].training(self.store).with_suffix(".log")
 
 
 @dataclass(frozen=True)
@@ -84,18 +83,25 @@ class Outcome:
     disk_full: bool = False
 
 
-def run_sweep(cells: Sequence[Cell], store: Path, executor: Executor, reporter: Reporter) -> list[Finished]:
+def run_sweep(
+    cells: Sequence[Cell], store: Path, executor: Executor, reporter: Reporter, url: str | None = None
+) -> list[Finished]:
     """Compute every cell that the store does not hold yet; what became of each, in their order.
 
-    A failed cell stops no other. Raises ConfigError, before anything starts, for attacks that a cell's server does not
-    allow, and RunError if the store cannot be written or its disk is full.
+    With `url`, the store is there, and the folder `store` comes to hold what was found. A failed cell stops no other.
+    Raises ConfigError, before anything starts, for attacks that a cell's server does not allow and for a URL that is
+    none or cannot be written to, and RunError if the store cannot be written or its disk is full.
     """
     store = store.resolve()
     folders = [cell.folder(store) for cell in cells]
     for caution in dict.fromkeys(caution for cell in cells for caution in cell.config.cautions()):
         reporter.warn(caution)
+    shared = None if url is None else Mirror(url, store)
+    if shared is not None:
+        shared.check()
+        shared.pull_results(folders)
     missing = {f.path: cell for f, cell in zip(folders, cells, strict=True) if not f.result.exists()}
-    trainings = _by_training(missing.values(), store, executor.threads)
+    trainings = _by_target(missing.values(), store, executor.threads, url)
     try:
         store.mkdir(parents=True, exist_ok=True)
         for training in trainings:
@@ -104,9 +110,12 @@ def run_sweep(cells: Sequence[Cell], store: Path, executor: Executor, reporter: 
         raise RunError(f"{store} cannot be written: {error.strerror}. Choose another folder.") from None
     errors: dict[Path, str] = {}
     parts = [Part(training.log, [cell.folder(store).result for cell in training.cells]) for training in trainings]
+    logs = nullcontext() if shared is None else shared.pulling([training.log.name for training in trainings])
     running = closing(executor.run(compute, trainings))
-    with running as outcomes, sweeping(reporter, len({f.path for f in folders}), parts) as ended:
+    with logs, running as outcomes, sweeping(reporter, len({f.path for f in folders}), parts) as ended:
         for position, outcome in outcomes:
+            if shared is not None:
+                shared.pull_results(cell.folder(store) for cell in trainings[position].cells)
             failed = _failures(trainings[position], outcome)
             for cell, why in failed:
                 errors[cell.folder(store).path] = why
@@ -123,17 +132,36 @@ def run_sweep(cells: Sequence[Cell], store: Path, executor: Executor, reporter: 
 def compute(training: Training) -> Outcome:
     """What a worker does: train, and attack for every cell. Raises nothing."""
     try:
-        with training.log.open("a", encoding="utf-8") as log:
-            return _compute(training, Reporter(Console(file=log, width=120)))
-    except OSError as error:
-        return Outcome((f"{training.log}: {error}",) * len(training.cells), _disk_full(error))
+        if training.url is None:
+            return _logged(training)
+        with TemporaryDirectory(prefix="splitaudit-") as scratch:
+            return _shared(replace(training, store=Path(scratch)), training.url)
+    except Exception as error:  # a store at a URL has exceptions of its own
+        return Outcome((f"{training.url or training.log}: {error}",) * len(training.cells), _disk_full(error))
+
+
+def _shared(training: Training, url: str) -> Outcome:
+    """Go on from what the store at the URL has, and share what comes of it."""
+    mirror = Mirror(url, training.store)
+    for name in (training.log.name, *dict.fromkeys(cell.training(training.store).name for cell in training.cells)):
+        mirror.pull(name)
+    with mirror.pushing():
+        return _logged(training)
+
+
+def _logged(training: Training) -> Outcome:
+    with training.log.open("a", encoding="utf-8") as log:
+        return _compute(training, Reporter(Console(file=log, width=120)))
 
 
 def _compute(training: Training, reporter: Reporter) -> Outcome:
+    configs = {cell.training(training.store): cell.config for cell in training.cells}
     errors: list[str | None] = []
     for cell in training.cells:
+        path = cell.training(training.store)
+        beside = [(config, other) for other, config in configs.items() if other != path]
         try:
-            train_and_attack(_bounded(cell.config, training.threads), cell.attacks, training.path, reporter)
+            train_and_attack(_bounded(cell.config, training.threads), cell.attacks, path, reporter, beside)
             errors.append(None)
         except Exception as error:  # whatever it is, the others go on
             text = str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
@@ -145,20 +173,21 @@ def _compute(training: Training, reporter: Reporter) -> Outcome:
     return Outcome(tuple(errors))
 
 
-def _by_training(cells: Iterable[Cell], store: Path, threads: int) -> list[Training]:
-    together: dict[Path, list[Cell]] = {}
+def _by_target(cells: Iterable[Cell], store: Path, threads: int, url: str | None) -> list[Training]:
+    together: dict[str, list[Cell]] = {}
     for cell in cells:
-        together.setdefault(cell.training(store), []).append(cell)
-    return [Training(store, tuple(sharing), threads) for sharing in together.values()]
+        together.setdefault(cell.config.target_fingerprint(), []).append(cell)
+    return [Training(store, tuple(sharing), threads, url) for sharing in together.values()]
 
 
 def _failures(training: Training, outcome: Outcome | Lost) -> list[tuple[Cell, str]]:
     """The cells without a result, and why."""
+    missing = [not cell.folder(training.store).result.exists() for cell in training.cells]
     if isinstance(outcome, Lost):
-        done = [cell.folder(training.store).result.exists() for cell in training.cells]
-        return [(cell, outcome.why) for cell, exists in zip(training.cells, done, strict=True) if not exists]
-    told = zip(training.cells, outcome.errors, strict=True)
-    return [(cell, error) for cell, error in told if error is not None]
+        return [(cell, outcome.why) for cell, none in zip(training.cells, missing, strict=True) if none]
+    unseen = f"It was computed, but {training.url or training.store} does not have it: workers must see the same there."
+    told = zip(training.cells, outcome.errors, missing, strict=True)
+    return [(cell, error or unseen) for cell, error, none in told if error is not None or none]
 
 
 def _bounded(config: RunConfig, threads: int) -> RunConfig:

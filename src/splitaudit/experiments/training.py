@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from splitaudit.adversary.onlookers import Onlooker, Watched
 from splitaudit.config import RunConfig
 from splitaudit.errors import DivergenceError, RunError
 from splitaudit.evaluation.result import TrainingResult
@@ -35,14 +37,27 @@ class _Stretch:
         return time.perf_counter() - self.began
 
 
-def train(config: RunConfig, session: Session, folder: RunFolder, reporter: Reporter) -> TrainingResult:
+Kept = tuple[Session, RunFolder]
+"""A session, and the folder that keeps it."""
+
+
+def train(
+    config: RunConfig, session: Session, folder: RunFolder, reporter: Reporter, beside: Sequence[Kept] = ()
+) -> TrainingResult:
     """Train `session` to the end of its iterations, resuming from the folder's last checkpoint.
+
+    The servers of the sessions `beside`, which have the same `target_fingerprint`, look on, and their folders come to
+    hold what a training of their own would have left there; but for those that stand elsewhere than `session`.
 
     Raises DivergenceError as soon as a loss or a parameter is not finite; the last good checkpoint stays.
     """
     total = config.training.iterations
     seconds = resume(session, folder, reporter)
-    folder.keep_metrics(session.iteration)
+    beside = [(other, its) for other, its in beside if other.iteration == session.iteration]
+    _look_on(session, [other for other, _ in beside])
+    kept = [(session, folder), *beside]
+    for _, its in kept:
+        its.keep_metrics(session.iteration)
     saved = time.perf_counter()
     with reporter.training(session.iteration, total) as progress:
         stretch = _Stretch(seconds)
@@ -53,12 +68,24 @@ def train(config: RunConfig, session: Session, folder: RunFolder, reporter: Repo
             row = _log(config, session, folder, stretch)
             progress(done.iteration, row["loss"], row["images_per_second"])
             seconds = stretch.seconds_before + stretch.seconds()
+            for other, its in beside:
+                other.follow(session)
+                _log(config, other, its, stretch)
             # Only here, so that a resumed run logs the same rows.
             if time.perf_counter() - saved >= config.runtime.checkpoint_seconds or done.iteration == total:
-                _save(session, folder, seconds)
+                for each, its in kept:
+                    _save(each, its, seconds)
                 saved = time.perf_counter()
             stretch = _Stretch(seconds)
     return summary(config, folder, seconds)
+
+
+def _look_on(session: Session, others: Sequence[Session]) -> None:
+    """Show the servers of the others every exchange with this one's."""
+    servers = [other.server for other in others]
+    onlookers = [Onlooker(server.adversary, server.images) for server in servers if server.adversary is not None]
+    if onlookers:
+        session.server.adversary = Watched(session.server.adversary, onlookers)
 
 
 def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:

@@ -71,8 +71,8 @@ class Server:
         self.layers = layers
         self.output = output
         self.adversary = adversary
+        self.images = images
         self.iteration = 0
-        self._images = images
         self._batches_per_update = batches_per_update
         self._batches = 0
         self._o1: Tensor
@@ -130,12 +130,16 @@ class Server:
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
+        self.load_layers(state)
+        if self.adversary is not None:
+            self.adversary.load_state(part(state, "adversary"))
+
+    def load_layers(self, state: State) -> None:
+        """Take over what `state` gave, perhaps of another server, but for what its adversary knows."""
         self.iteration = int(state["iteration"])
         self._batches = 0
         for layers in self._trained():
             layers.load_state(part(state, layers.name))
-        if self.adversary is not None:
-            self.adversary.load_state(part(state, "adversary"))
 
     def _end_iteration(self) -> None:
         self.iteration += 1
@@ -154,6 +158,6 @@ class Server:
             feature_gradient=do2,
             activation_gradient=do1,
             layers=self.layers.module,
-            images=self._images,
+            images=self.images,
             generator=derive_generator(self.layers.runtime.seed, "adversary", self.iteration),
         )

@@ -76,6 +76,15 @@ class Session:
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave, of a session of the same config."""
+        self._load_clients(state)
+        self.server.load_state(part(state, "server"))
+
+    def follow(self, other: "Session") -> None:
+        """Come to where a session stands that differs in its server's adversary alone; this one's stays as it is."""
+        state = other.state()
+        self._load_clients(state)
+        self.server.load_layers(part(state, "server"))
+
+    def _load_clients(self, state: State) -> None:
         self.iteration = int(state["iteration"])
         self._layers.load_state(part(state, "clients"))
-        self.server.load_state(part(state, "server"))

@@ -53,8 +53,8 @@ def estimate(plan: Plan, threads: int) -> tuple[dict[str, Passes], Time]:
         if identity not in passes:
             passes[identity] = measure(config, plan.profile.image_shape, threads)
         own = passes[identity]
-        if config.training_fingerprint() not in seen:
-            seen.add(config.training_fingerprint())
+        if config.target_fingerprint() not in seen:
+            seen.add(config.target_fingerprint())
             training += own.step * config.training.iterations * config.training.batch_size
         if need.attacks:
             training += own.step * config.proxy.iterations * config.training.batch_size

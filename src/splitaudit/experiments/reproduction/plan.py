@@ -40,11 +40,8 @@ class Plan:
 
     @property
     def trainings(self) -> int:
-        """How many distinct ones there are, the proxies of Table 2 not counted.
-
-        At alpha = 0 every source has the same target, but a shadow of its own learns beside it: it is trained for each.
-        """
-        return len({cell.config.training_fingerprint() for cell in self.cells.values()})
+        """How many distinct ones there are, the proxies of Table 2 not counted: at alpha = 0 one for all sources."""
+        return len({cell.config.target_fingerprint() for cell in self.cells.values()})
 
     @property
     def beside(self) -> list[Need]:

@@ -78,6 +78,7 @@ class Profile:
         if setting.multi:
             varied += ["adversary.shadow=multi", f"adversary.shadow_blocks={setting.depth}"]
         network = () if setting.network == "ResNet" else self.networks[setting.network]
+        varied += [override for override in network if override.startswith("model.")]
         scale = [*self.overrides, *network, *(self.transfer if transfer else ())]
         perturbation = self.beside if beside else ()
         return resolve(load_config(self.preset, [*scale, *overrides, *perturbation, *varied]))
@@ -156,7 +157,7 @@ _SMOKE = Profile(
         "training.iterations=30",
         "training.batch_size=32",
         "proxy.iterations=30",
-        "alignment.steps=50",
+        "alignment.steps=10",
         "alignment.candidates=[linear, residual]",
         "evaluation.images=60",
         "evaluation.pgd_steps=2",
