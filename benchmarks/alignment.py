@@ -120,8 +120,9 @@ def main() -> None:
                 passive = load_passive(config, depth, source, config.attacker.images, folder)
                 found = fit_all(passive, options.shapes, options.objectives, options.steps, options.judged)
                 rows += found
-                correlation = spearmanr([row.score for row in found], [row.drop for row in found]).statistic
-                print(f"{depth}, {source}: rank correlation of score and drop {correlation:.2f} over {len(found)} fits")
+                if len(found) > 2:
+                    told = spearmanr([row.score for row in found], [row.drop for row in found]).statistic
+                    print(f"{depth}, {source}: rank correlation of score and drop {told:.2f} over {len(found)} fits")
     if options.json is not None:
         options.json.write_text(json.dumps([vars(row) for row in rows], indent=2))
 

@@ -165,6 +165,12 @@ class AdversaryConfig(Section):
     learning_rate: PositiveFloat = 0.01
     momentum: float = Field(0.0, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _honest_keeps_nothing(self) -> Self:
+        if self.snapshots is not None and self.kind == "honest":
+            raise ValueError("snapshots: an honest server keeps none; take adversary.kind=aligned, sladv or hijack")
+        return self
+
     def derived(self) -> dict[str, Any]:
         """The defaults of what was not set: they follow from the other settings."""
         return {"alpha": 1.0 if self.kind in ("sladv", "hijack") else 0.0}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from splitaudit.adversary import Listener
 from splitaudit.config import RunConfig
 from splitaudit.experiments.beginning import begin, onlooking
 from splitaudit.experiments.progress import Reporter
@@ -81,6 +82,23 @@ def test_a_shared_training_is_resumed(apart: Path, tmp_path: Path, monkeypatch: 
     trained(tmp_path, ["records only", "published", "honest"])
     assert len(followed) == 3
     for name in SERVERS:
+        assert left(tmp_path / name, 20) == left(apart / name, 20)
+
+
+def test_one_that_diverges_stops_no_other(apart: Path, tmp_path: Path) -> None:
+    """Nothing of it is kept; what the others have is what they would have anyway."""
+    folder = RunFolder(tmp_path / "honest")
+    parts = begin(SERVERS["honest"], folder, Reporter())
+    beside = [(SERVERS[name], tmp_path / name) for name in ("published", "records only")]
+    with onlooking(beside, SERVERS["honest"].runtime, Reporter()) as others:
+        listener = others[0][0].server.adversary
+        assert isinstance(listener, Listener)
+        assert listener.shadow is not None
+        next(listener.shadow.parameters()).data.fill_(float("nan"))
+        train(SERVERS["honest"], parts.session, folder, Reporter(), others)
+        assert [its.path.name for _, its in others] == ["records only"]
+    assert not RunFolder(tmp_path / "published").checkpoints.exists()
+    for name in ("honest", "records only"):
         assert left(tmp_path / name, 20) == left(apart / name, 20)
 
 

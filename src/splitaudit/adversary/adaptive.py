@@ -1,4 +1,4 @@
-"""The server that expects the clients to harden: it hardens its own surrogate in the same way, and attacks that.
+"""The server that expects the clients to harden: it hardens its own surrogate in much the same way, and attacks that.
 
 It has its layers, shadow input layers and its own unlabelled images. In the place of labels it takes either what the
 stale surrogate makes of each clean image, or the cluster into which that falls.
@@ -43,7 +43,8 @@ def hardened_surrogates(
     `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
     clean image belongs, and all three are trained on that as the clients train on labels. One crafting serves both.
-    The server has fewer images than the clients, and takes as many steps with them: its batches are smaller.
+    Unlike the clients it crafts without modifiers, once, and sees both variants of an image in every epoch. Its batches
+    are smaller in the proportion of its images to `config.images`.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     images = side.images[: config.images]

@@ -42,21 +42,22 @@ Kept = tuple[Session, RunFolder]
 
 
 def train(
-    config: RunConfig, session: Session, folder: RunFolder, reporter: Reporter, beside: Sequence[Kept] = ()
+    config: RunConfig, session: Session, folder: RunFolder, reporter: Reporter, beside: list[Kept] | None = None
 ) -> TrainingResult:
     """Train `session` to the end of its iterations, resuming from the folder's last checkpoint.
 
     The servers of the sessions `beside`, which have the same `target_fingerprint`, look on, and their folders come to
-    hold what a training of their own would have left there; but for those that stand elsewhere than `session`.
+    hold what a training of their own would have left there, but for timings, which are those of the training that they
+    shared. Out of the list are taken those that stand elsewhere than `session`, and those that fail on the way.
 
     Raises DivergenceError as soon as a loss or a parameter is not finite; the last good checkpoint stays.
     """
     total = config.training.iterations
     seconds = resume(session, folder, reporter)
-    beside = [(other, its) for other, its in beside if other.iteration == session.iteration]
-    _look_on(session, [other for other, _ in beside])
-    kept = [(session, folder), *beside]
-    for _, its in kept:
+    others = [] if beside is None else beside
+    others[:] = [(other, its) for other, its in others if other.iteration == session.iteration]
+    _look_on(session, [other for other, _ in others])
+    for _, its in ((session, folder), *others):
         its.keep_metrics(session.iteration)
     saved = time.perf_counter()
     with reporter.training(session.iteration, total) as progress:
@@ -68,13 +69,13 @@ def train(
             row = _log(config, session, folder, stretch)
             progress(done.iteration, row["loss"], row["images_per_second"])
             seconds = stretch.seconds_before + stretch.seconds()
-            for other, its in beside:
+            for other, its in others:
                 other.follow(session)
                 _log(config, other, its, stretch)
             # Only here, so that a resumed run logs the same rows.
             if time.perf_counter() - saved >= config.runtime.checkpoint_seconds or done.iteration == total:
-                for each, its in kept:
-                    _save(each, its, seconds)
+                _save(session, folder, seconds)
+                others[:] = [pair for pair in others if _saved(*pair, seconds, reporter)]
                 saved = time.perf_counter()
             stretch = _Stretch(seconds)
     return summary(config, folder, seconds)
@@ -131,6 +132,16 @@ def logged_scores(defense: Defense | None) -> dict[str, Any]:
 
 def _save(session: Session, folder: RunFolder, seconds: float) -> None:
     save_state(folder, session.iteration, session.state(), seconds)
+
+
+def _saved(session: Session, folder: RunFolder, seconds: float, reporter: Reporter) -> bool:
+    """Whether one that looked on could be saved; if not, it is told why again when its own turn comes."""
+    try:
+        _save(session, folder, seconds)
+    except (DivergenceError, OSError) as error:
+        reporter.say(f"Left out of this training: {error}")
+        return False
+    return True
 
 
 def save_state(folder: RunFolder, iteration: int, state: State, seconds: float) -> None:
