@@ -39,6 +39,10 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("splitaudit.adversary.alignment.align"), "STRETCH", 2)
 
 
+MOMENTS = {"moments": 1.0}
+"""Of which nothing depends on how many steps there are to be."""
+
+
 def aligned(recording: Recording, *candidates: str, images: int = 64, **settings: object) -> tuple[Aligned, list[str]]:
     """What came of it, and what was told on the way."""
     config = AlignmentConfig(candidates=candidates, batch_size=8, **settings)
@@ -64,7 +68,7 @@ def test_linear_layers_are_solved_for_and_nothing_is_fitted(linear: Recording) -
 def test_the_worse_half_is_dropped_again_and_again(halved: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four candidates for 2 steps, two for 4 more, and the best until the steps are spent."""
     monkeypatch.setattr(Fit, "settled", False)
-    found, told = aligned(halved, *SHAPES, steps=13)
+    found, told = aligned(halved, *SHAPES, steps=13, objectives=MOMENTS)
     assert told[:4] == [f"{shape} 2/13" for shape in SHAPES]
     survivors = [line.split()[0] for line in told[4:6]]
     assert [line.split()[1] for line in told[4:]] == ["6/13", "6/13", "8/13", "10/13", "12/13", "13/13"]
@@ -72,12 +76,12 @@ def test_the_worse_half_is_dropped_again_and_again(halved: Recording, monkeypatc
     assert {line.split()[0] for line in told[6:]} == {last}
     steps = {candidate.shape: candidate.steps for candidate in found.candidates}
     assert steps == {shape: 13 if shape == last else 6 if shape in survivors else 2 for shape in SHAPES}
-    after_two, _ = aligned(halved, *SHAPES, steps=2)
+    after_two, _ = aligned(halved, *SHAPES, steps=2, objectives=MOMENTS)
     ranking = sorted(after_two.candidates, key=lambda candidate: candidate.score)
     assert {candidate.shape for candidate in ranking[:2]} == set(survivors)
     assert found.chosen.score == min(candidate.score for candidate in found.candidates)
     assert found.explained is None
-    with_linear, _ = aligned(halved, "linear", *SHAPES, steps=13)
+    with_linear, _ = aligned(halved, "linear", *SHAPES, steps=13, objectives=MOMENTS)
     assert with_linear.chosen.score == found.chosen.score
 
 
