@@ -8,6 +8,7 @@ from splitaudit.section import Section
 
 AfterDefense = Literal["harden", "adversarial-training", "randomized-smoothing", "input-transform"]
 """What clients can do with the delivered model, without the server."""
+Parties = Literal["averaged", "in-turn", "alone"]
 
 
 class FineTuningConfig(Section):
@@ -20,7 +21,7 @@ class FineTuningConfig(Section):
     """Images, each with all its variants."""
     learning_rate: PositiveFloat = 0.1
     """At first; it falls along half a cosine. Momentum, weight decay and augmentation are those of `training`."""
-    parties: Literal["averaged", "in-turn", "alone"] = "averaged"
+    parties: Parties = "averaged"
     """`averaged`: all clients, whose models are averaged after every epoch. `in-turn`: all clients, who hand one model
     and its momentum on, as `round_robin` hands on the client layers. `alone`: the first client, on its own images."""
 
@@ -32,7 +33,7 @@ class HardenConfig(FineTuningConfig):
     epochs: PositiveInt = 3
     batch_size: int = Field(128, ge=2)
     learning_rate: PositiveFloat = 0.05
-    parties: Literal["averaged", "in-turn", "alone"] = "in-turn"
+    parties: Parties = "in-turn"
     steps: PositiveInt = 3
     """Of crafting the adversarial images."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
