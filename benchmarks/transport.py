@@ -34,7 +34,7 @@ from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import read_credentials
 from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.course import Course
-from splitaudit.transport.frames import pack
+from splitaudit.transport.frames import pack, pieces
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
 from splitaudit.transport.member import Member
 from splitaudit.transport.memory import keep_freed_memory
@@ -85,8 +85,8 @@ class Clients:
                 TrainedLayers(name, runtime.place(module.train()), settings.training, runtime)
                 for name, module in (("input", model.F1), ("output", model.F3))
             ]
-            channel = open_channel(settings.transport.address, read_credentials(base / str(index)), 2**30)
-            transport = GrpcTransport(channel, shared, crossing, settings.transport, runtime.device, print)
+            channel = open_channel(settings.transport.address, read_credentials(base / str(index)))
+            transport = GrpcTransport(channel, shared, crossing, 2**30, settings.transport, runtime.device, print)
             member = Member(
                 Client(index, data.train, indices, settings.training, runtime),
                 ClientLayers(*parts),
@@ -192,7 +192,7 @@ def server_memory(steps: int = 10_000) -> None:
         headers, payload = encode(*((tensor, torch.float32) for tensor in tensors))
         step = pack(pb.StepRequest(key=key, tensors=headers), payload)
         give = pack(pb.GiveRequest(key=key), [bytes(layers_bytes)])
-        service.answer(method, step if tensors else give, client)
+        service.answer(method, pieces(step if tensors else give), client)
 
     o1, do2 = torch.randn(crossing.o1.shape), torch.randn(crossing.o2.shape)
     send("Give")

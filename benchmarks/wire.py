@@ -205,11 +205,12 @@ def exchanges(base: Path, ports: Ports, size: int) -> Iterator[dict[str, Callabl
     own, crossing = read_credentials(base / "0"), specs(size)
     o1 = torch.randn(crossing.o1.shape).to(memory_format=torch.channels_last)
     labels, content = torch.zeros(BATCH, dtype=torch.int64), o1.numpy().tobytes()
+    tls = grpc.ssl_channel_credentials(own.ca, own.key, own.certificate)
     with (
-        open_channel(f"127.0.0.1:{ports.bare}", own, LIMIT) as bare,
-        open_channel(f"127.0.0.1:{ports.ours[size]}", own, LIMIT) as channel,
+        grpc.secure_channel(f"127.0.0.1:{ports.bare}", tls, [("grpc.max_receive_message_length", LIMIT)]) as bare,
+        open_channel(f"127.0.0.1:{ports.ours[size]}", own) as channel,
     ):
-        transport = GrpcTransport(channel, SETTINGS, crossing, TransportConfig(), CPU, print)
+        transport = GrpcTransport(channel, SETTINGS, crossing, 0, TransportConfig(), CPU, print)
         echo: grpc.UnaryUnaryMultiCallable[bytes, bytes] = bare.unary_unary("/bare/Echo")
         yield {
             "raw": raw_exchange(base, ports.raw, size),

@@ -1,9 +1,10 @@
 """A small distributed training within this process: a coordinator, and members in threads of their own."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from google.protobuf.message import Message
 from torch import Tensor
 
 from splitaudit.config import RunConfig
@@ -19,6 +20,7 @@ from splitaudit.models import SplitModel
 from splitaudit.runtime import start_runtime
 from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.course import Course
+from splitaudit.transport.frames import Content, pack
 from splitaudit.transport.member import Member
 from splitaudit.transport.protocol import Transport
 from splitaudit.transport.sealing import Seal
@@ -47,6 +49,11 @@ def in_process(config: RunConfig) -> State:
 def tiny_model(config: RunConfig, data: AuditData) -> SplitModel:
     """As `build` makes it."""
     return build_model_for(torch.cat(data.partition.clients), config, data, config.runtime.seed)
+
+
+def framed(message: Message, payload: Sequence[Content] = ()) -> bytes:
+    """A frame in one piece."""
+    return b"".join(pack(message, payload))
 
 
 class MemoryRecords:

@@ -19,7 +19,7 @@ from splitaudit.experiments.run import attack
 from splitaudit.experiments.serving import build_server, serve
 from splitaudit.learning.state import part
 from splitaudit.runtime import start_runtime
-from splitaudit.transport import certificates
+from splitaudit.transport import certificates, frames, grpc_client
 from splitaudit.transport.certificates import Credentials, read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
 from splitaudit.transport.grpc_server import SERVICE
@@ -45,7 +45,14 @@ def test_as_in_one_process(schedule: str, topology: str, tmp_path: Path) -> None
     assert any("says it is: honest" in line for line in deployment.said)
 
 
-def test_over_a_bad_network_and_ready_for_an_attack(tmp_path: Path) -> None:
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which a step's tensors take several."""
+    for module in (frames, grpc_client):
+        monkeypatch.setattr(module, "PIECE_BYTES", 5000)
+
+
+def test_over_a_bad_network_and_ready_for_an_attack(tmp_path: Path, small_pieces: None) -> None:
     """Delays and resets both ways change nothing; what a client ends with can be attacked like any run."""
     deployment = Deployment(tmp_path)
     proxy = Proxy(deployment.port, delay=0.005, reset_share=0.02)
@@ -59,7 +66,7 @@ def test_over_a_bad_network_and_ready_for_an_attack(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_over_a_slow_network(tmp_path: Path) -> None:
+def test_over_a_slow_network(tmp_path: Path, small_pieces: None) -> None:
     """50 ms for every piece of up to 64 KiB, one in a hundred of which resets the connection instead."""
     deployment = Deployment(tmp_path, "training.iterations=24")
     proxy = Proxy(deployment.port, delay=0.05, reset_share=0.01)
@@ -166,8 +173,8 @@ def talking(
     config = deployment.config(None, f"transport.patience_seconds={patience}", *more)
     _, specs, _ = build_server(config, start_runtime(config))
     settings = shared_settings(config, (1, 8, 8), specs)
-    with open_channel(address or config.transport.address, credentials, 10_000) as channel:
-        yield GrpcTransport(channel, settings, specs, config.transport, torch.device("cpu"), lambda _text: None)
+    with open_channel(address or config.transport.address, credentials) as channel:
+        yield GrpcTransport(channel, settings, specs, 10_000, config.transport, torch.device("cpu"), lambda _text: None)
 
 
 def say_hello(
@@ -245,7 +252,7 @@ def test_who_is_slow_to_send_keeps_nobody_waiting(served: Deployment) -> None:
         silence.wait(60)
         yield b""
 
-    with open_channel(served.config().transport.address, read_credentials(served.folder / "b"), 10_000) as channel:
+    with open_channel(served.config().transport.address, read_credentials(served.folder / "b")) as channel:
         hello: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(f"/{SERVICE}/Hello")
         calls = [hello.future(unsent(), timeout=60) for _ in range(4 * CALLS_PER_CLIENT)]
         while sum(call.done() for call in calls) < len(calls) - CALLS_PER_CLIENT:

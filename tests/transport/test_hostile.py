@@ -20,12 +20,13 @@ from splitaudit.runtime import start_runtime
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport import service
 from splitaudit.transport.certificates import read_credentials
-from splitaudit.transport.frames import pack, unpack_alone
+from splitaudit.transport.frames import unpack_alone
 from splitaudit.transport.grpc_client import open_channel
 from splitaudit.transport.grpc_server import SERVICE
 from splitaudit.transport.settings import PROTOCOL, fingerprint, shared_settings
 from splitaudit.transport.wire import encode
 from tests.transport.deployment import Deployment, serving_clients
+from tests.transport.parts import framed
 
 REASONED = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -66,7 +67,7 @@ class Intruder:
 
     def hello(self, **changed: object) -> bytes:
         valid: dict[str, object] = {"protocol": PROTOCOL, "session": b"an intruder's own"[:16]}
-        return pack(pb.HelloRequest(**(valid | changed)), [self.settings.encode()])  # type: ignore[arg-type]
+        return framed(pb.HelloRequest(**(valid | changed)), [self.settings.encode()])  # type: ignore[arg-type]
 
     def key(self, **changed: object) -> pb.Key:
         valid: dict[str, object] = {"run": self.run, "generation": self.generation, "client": 1, "turn": 1}
@@ -76,7 +77,7 @@ class Intruder:
         tensor = self.o1 if tensor is None else tensor
         (header,), data = encode((tensor, tensor.dtype))
         valid: dict[str, object] = {"dtype": header.dtype, "shape": header.shape, "order": header.order}
-        return pack(pb.StepRequest(key=key or self.key(), tensors=[pb.Tensor(**(valid | changed))]), data)  # type: ignore[arg-type]
+        return framed(pb.StepRequest(key=key or self.key(), tensors=[pb.Tensor(**(valid | changed))]), data)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def deployment(
 @pytest.fixture(scope="module")
 def intruder(deployment: Deployment) -> Iterator[Intruder]:
     credentials = read_credentials(deployment.folder / "b")
-    with open_channel(deployment.config().transport.address, credentials, 2**20) as channel:
+    with open_channel(deployment.config().transport.address, credentials) as channel:
         yield Intruder(deployment, channel)
 
 
@@ -106,7 +107,7 @@ CASES: dict[str, tuple[str, str, Callable[[Intruder], bytes]]] = {
     "large message": ("Forward", "1048576 bytes, at most 36864 make sense here", lambda i: bytes(2**20)),
     "truncated": ("Forward", "32758 bytes of data, expected 32768", lambda i: i.step()[:-10]),
     "truncated header": ("Forward", "but the frame has 9", lambda i: i.step()[:9]),
-    "empty": ("Give", "the frame has 0", lambda i: b""),
+    "empty": ("Give", "a piece of 0 bytes", lambda i: b""),
     "replayed": ("Forward", "hello again", lambda i: i.step(i.key(generation=i.generation - 1))),
     "a gradient of another shape": ("Backward", "dL/do2: shape", lambda i: i.step(tensor=i.o2[:8])),
     "a gradient too early": ("Backward", "turn 3 has not come", lambda i: i.step(i.key(turn=3), i.o2)),
@@ -116,10 +117,10 @@ CASES: dict[str, tuple[str, str, Callable[[Intruder], bytes]]] = {
     "another client's layers": (
         "Give",
         "turn 0 is client 0's",
-        lambda i: pack(pb.GiveRequest(key=i.key(turn=0)), [b"x"]),
+        lambda i: framed(pb.GiveRequest(key=i.key(turn=0)), [b"x"]),
     ),
-    "another run": ("Take", "run: 'x', expected", lambda i: pack(pb.TakeRequest(key=i.key(run="x")))),
-    "another protocol": ("Hello", "protocol version differs", lambda i: i.hello(protocol=2)),
+    "another run": ("Take", "run: 'x', expected", lambda i: framed(pb.TakeRequest(key=i.key(run="x")))),
+    "another protocol": ("Hello", "protocol version differs", lambda i: i.hello(protocol=1)),
     "no such call": ("Train", "Method not found", lambda i: i.step()),
 }
 
@@ -191,7 +192,7 @@ def test_while_others_train(tmp_path: Path) -> None:
     # A huge message takes longer than the training has.
     always_wrong = [case for case in CASES if not case.endswith("too early") and case != "huge message"]
     chance, sent = random.Random(0), 0
-    with open_channel(deployment.config().transport.address, read_credentials(tmp_path / "b"), 2**20) as channel:
+    with open_channel(deployment.config().transport.address, read_credentials(tmp_path / "b")) as channel:
         hostile = None
         while training.is_alive():
             hostile = hostile or Intruder(deployment, channel)

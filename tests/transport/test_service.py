@@ -15,12 +15,12 @@ from splitaudit.learning.state import State
 from splitaudit.runtime import start_runtime
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport import service
-from splitaudit.transport.frames import pack
+from splitaudit.transport.frames import pieces
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.service import Service
 from splitaudit.transport.settings import PROTOCOL, fingerprint
 from splitaudit.transport.wire import encode
-from tests.transport.parts import assert_same, make_coordinator, tiny_config
+from tests.transport.parts import assert_same, framed, make_coordinator, tiny_config
 
 MUTATIONS = 10_000
 O1, O2 = (16, 8, 8, 8), (16, 16)
@@ -57,10 +57,10 @@ class Target:
         )
         for client in range(3):
             self.answer("Hello", self.hello(), client)
-        self.answer("Give", pack(pb.GiveRequest(key=self.key()), [b"sealed"]))
+        self.answer("Give", framed(pb.GiveRequest(key=self.key()), [b"sealed"]))
 
     def answer(self, method: str, request: bytes, client: int = 0) -> bytes:
-        return self.service.answer(method, request, client)
+        return b"".join(self.service.answer(method, pieces([request]), client))
 
     def key(self, **changed: object) -> pb.Key:
         turn = self.coordinator.course.turn
@@ -74,7 +74,7 @@ class Target:
 
     def hello(self, settings: str = SETTINGS, **changed: object) -> bytes:
         valid: dict[str, object] = {"protocol": PROTOCOL, "session": bytes(16)}
-        return pack(pb.HelloRequest(**(valid | changed)), [settings.encode()])  # type: ignore[arg-type]
+        return framed(pb.HelloRequest(**(valid | changed)), [settings.encode()])  # type: ignore[arg-type]
 
     def step(self, tensor: Tensor | None = None, key: pb.Key | None = None, **changed: object) -> bytes:
         """With the valid o1 or another tensor, some fields of its header changed, or its `data`."""
@@ -85,7 +85,7 @@ class Target:
         payload = fields.pop("data")
         assert isinstance(payload, bytes | memoryview)
         request = pb.StepRequest(key=key or self.key(), tensors=[pb.Tensor(**fields)])  # type: ignore[arg-type]
-        return pack(request, [payload])
+        return framed(request, [payload])
 
     def state(self) -> State:
         state = {name: tensor.clone() for name, tensor in self.coordinator.course.server.state().items()}
@@ -117,11 +117,11 @@ HAND_MADE: dict[str, tuple[str, str, Callable[[Target], bytes]]] = {
     "an order with a dimension twice": ("Forward", "order 0x0x1x2", lambda t: t.step(order=[0, 0, 1, 2])),
     "no order": ("Forward", "order", lambda t: t.step(order=[])),
     "NaN": ("Forward", "o1: not all values are finite", lambda t: t.step(NAN)),
-    "no tensor": ("Forward", "0 tensors, expected 1: o1", lambda t: pack(pb.StepRequest(key=t.key()))),
+    "no tensor": ("Forward", "0 tensors, expected 1: o1", lambda t: framed(pb.StepRequest(key=t.key()))),
     "two tensors": (
         "Forward",
         "2 tensors, expected 1: o1",
-        lambda t: pack(pb.StepRequest(key=t.key(), tensors=[pb.Tensor(), pb.Tensor()])),
+        lambda t: framed(pb.StepRequest(key=t.key(), tensors=[pb.Tensor(), pb.Tensor()])),
     ),
     "another run": ("Forward", "run: 'abc', expected", lambda t: t.step(key=t.key(run="abc"))),
     "another client's id": (
@@ -135,14 +135,14 @@ HAND_MADE: dict[str, tuple[str, str, Callable[[Target], bytes]]] = {
     "a hand-over's turn": ("Forward", "not a split step", lambda t: t.step(key=t.key(turn=2))),
     "backward before forward": ("Backward", "no forward pass", lambda t: t.step(t.o2)),
     "a gradient of another shape": ("Backward", "dL/do2: shape", lambda t: t.step(t.o2[:8])),
-    "too large layers": ("Give", "bytes, at most", lambda t: pack(pb.GiveRequest(key=t.key(turn=2)), [bytes(9000)])),
-    "no layers": ("Give", "none were sent", lambda t: pack(pb.GiveRequest(key=t.key()))),
-    "layers before the step": ("Give", "is a split step", lambda t: pack(pb.GiveRequest(key=t.key()), [b"x"])),
-    "the model too early": ("Deliver", "not over", lambda t: pack(pb.DeliverRequest(key=t.key()))),
-    "leaving too early": ("Leave", "not over", lambda t: pack(pb.LeaveRequest())),
-    "more than goodbye": ("Leave", "2 bytes of payload, expected none", lambda t: pack(pb.LeaveRequest(), [b"ok"])),
-    "layers of a past turn": ("Take", "is over", lambda t: pack(pb.TakeRequest(key=t.key(turn=0), layers=True))),
-    "another protocol": ("Hello", "protocol version differs: 9 at the client, 1", lambda t: t.hello(protocol=9)),
+    "too large layers": ("Give", "bytes, at most", lambda t: framed(pb.GiveRequest(key=t.key(turn=2)), [bytes(9000)])),
+    "no layers": ("Give", "none were sent", lambda t: framed(pb.GiveRequest(key=t.key()))),
+    "layers before the step": ("Give", "is a split step", lambda t: framed(pb.GiveRequest(key=t.key()), [b"x"])),
+    "the model too early": ("Deliver", "not over", lambda t: framed(pb.DeliverRequest(key=t.key()))),
+    "leaving too early": ("Leave", "not over", lambda t: framed(pb.LeaveRequest())),
+    "more than goodbye": ("Leave", "2 bytes of payload, expected none", lambda t: framed(pb.LeaveRequest(), [b"ok"])),
+    "layers of a past turn": ("Take", "is over", lambda t: framed(pb.TakeRequest(key=t.key(turn=0), layers=True))),
+    "another protocol": ("Hello", "protocol version differs: 9 at the client, 2", lambda t: t.hello(protocol=9)),
     "settings that are no JSON": ("Hello", "settings: not JSON", lambda t: t.hello("{")),
     "settings that are no text": ("Hello", "settings: not JSON", lambda t: t.hello()[:-1] + b"\xff"),
     "nested settings": ("Hello", "settings: not JSON, or nested", lambda t: t.hello("[" * 30_000)),
@@ -183,7 +183,7 @@ def test_labels_that_are_no_class(label: int) -> None:
     headers, payload = encode((target.o1, torch.float32), (labels, torch.int64))
     before = target.state()
     with pytest.raises(Refusal, match="labels: not all"):
-        target.answer("Train", pack(pb.StepRequest(key=target.key(), tensors=headers), payload))
+        target.answer("Train", framed(pb.StepRequest(key=target.key(), tensors=headers), payload))
     assert_same((target.state(), before))
 
 

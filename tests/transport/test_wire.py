@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 def sent(tensor: Tensor, spec: TensorSpec) -> Tensor:
     """What arrives of a tensor."""
     headers, payload = encode((tensor, spec.wire))
-    (received,) = decode(headers, memoryview(b"".join(payload)), {"o1": spec}, CPU)
+    (received,) = decode(headers, memoryview(bytearray(b"".join(payload))), {"o1": spec}, CPU)
     return received
 
 
@@ -63,7 +63,7 @@ def test_several_tensors_of_a_message() -> None:
         "o1": TensorSpec((3,), torch.bfloat16, torch.bfloat16),
         "labels": TensorSpec((5,), torch.int64, torch.int64),
     }
-    received = decode(headers, memoryview(b"".join(payload)), specs, CPU)
+    received = decode(headers, memoryview(bytearray(b"".join(payload))), specs, CPU)
     assert torch.equal(received[0], odd)
     assert torch.equal(received[1], labels)
     with pytest.raises(Refusal, match="1 tensors, expected 2: o1, labels"):

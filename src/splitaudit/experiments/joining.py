@@ -31,7 +31,7 @@ from splitaudit.transport.member import Member
 from splitaudit.transport.sealing import Seal, read_group_key
 from splitaudit.transport.settings import fingerprint, shared_settings
 from splitaudit.transport.turns import Turns
-from splitaudit.transport.wire import Specs, specs_of
+from splitaudit.transport.wire import specs_of
 
 GUESSABLE = 2**40
 
@@ -70,13 +70,12 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     during = make_during(config, model.F1, builder)
     specs = specs_of(model, data.train.shape, len(data.train.classes), config, runtime)
     settings = shared_settings(config, data.train.shape, specs)
-    with open_channel(
-        config.transport.address, None if insecure else credentials, _largest_reply(model.whole, specs)
-    ) as channel:
+    with open_channel(config.transport.address, None if insecure else credentials) as channel:
         transport = GrpcTransport(
             channel,
             settings,
             specs,
+            _layers_bytes(model.whole),
             config.transport,
             runtime.device,
             reporter.say,
@@ -183,7 +182,7 @@ def _final_state(layers: ClientLayers, server_layers: State, iterations: int) ->
     return {"iteration": torch.tensor(iterations), **join(clients=layers.state(), server=state)}
 
 
-def _largest_reply(model: nn.Module, specs: Specs) -> int:
-    """More than sealed client layers or the trained server layers take, and than any tensor that crosses the cuts."""
+def _layers_bytes(model: nn.Module) -> int:
+    """More than sealed client layers or the trained server layers take."""
     layers: int = 2 * sum(tensor.nbytes + 512 for tensor in model.state_dict().values()) + DEFENSE_BYTES
-    return max(layers, specs.o1.nbytes, specs.o2.nbytes) + 2**16
+    return layers + 2**16

@@ -14,8 +14,8 @@ from splitaudit.errors import DivergenceError, TransportError
 from splitaudit.learning.state import State
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import Credentials
-from splitaudit.transport.frames import Parsed, pack, unpack
-from splitaudit.transport.grpc_server import KEEPALIVE, SERVICE
+from splitaudit.transport.frames import HEADER_BYTES, PIECE_BYTES, Content, Parsed, gather, pack, pieces, size, unpack
+from splitaudit.transport.grpc_server import OPTIONS, SERVICE
 from splitaudit.transport.protocol import POLL_SECONDS, GivenLayers, Request
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.settings import PROTOCOL, fingerprint
@@ -33,12 +33,10 @@ _AGAIN = {
 _DISTRUST = ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "Hostname Verification")
 
 
-def open_channel(address: str, credentials: Credentials | None, largest_reply: int) -> grpc.Channel:
+def open_channel(address: str, credentials: Credentials | None) -> grpc.Channel:
     """A channel to the server; plaintext without credentials."""
     options = (
-        *KEEPALIVE,
-        ("grpc.max_receive_message_length", largest_reply),
-        ("grpc.max_send_message_length", -1),
+        *OPTIONS,
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -57,14 +55,15 @@ class GrpcTransport:
         channel: grpc.Channel,
         settings: str,
         specs: Specs,
+        layers_bytes: int,
         config: TransportConfig,
         device: torch.device,
         say: Callable[[str], None],
         *,
         name: str | None = None,
     ) -> None:
-        """`name` tells the server who this is, where no certificate does."""
-        self._channel, self._settings, self._specs = channel, settings, specs
+        """`layers_bytes`: the most that layers take. `name` tells the server who this is, where no certificate does."""
+        self._channel, self._settings, self._specs, self._layers_bytes = channel, settings, specs, layers_bytes
         self._config, self._device, self._say = config, device, say
         self._run = fingerprint(settings)
         self._metadata = None if name is None else (("client", name),)
@@ -87,7 +86,7 @@ class GrpcTransport:
     def take(self, request: Request, *, layers: bool, timeout: float) -> tuple[int, GivenLayers | None]:
         del timeout  # the server has its own
         message = pb.TakeRequest(key=self._key(request), layers=layers)
-        reply, sealed = self._call("Take", pack(message), pb.TakeReply)
+        reply, sealed = self._call("Take", pack(message), pb.TakeReply, self._layers_bytes)
         return reply.turn, GivenLayers(bytes(sealed), reply.given) if reply.ready else None
 
     def forward(self, request: Request, o1: Tensor) -> Tensor:
@@ -107,7 +106,8 @@ class GrpcTransport:
         self._call("Give", pack(pb.GiveRequest(key=self._key(request)), [sealed]), pb.GiveReply)
 
     def deliver(self, request: Request) -> State:
-        _, layers = self._call("Deliver", pack(pb.DeliverRequest(key=self._key(request))), pb.DeliverReply)
+        asked = pack(pb.DeliverRequest(key=self._key(request)))
+        _, layers = self._call("Deliver", asked, pb.DeliverReply, self._layers_bytes)
         try:
             return load_tensors(bytes(layers))
         except SafetensorError as error:
@@ -132,7 +132,8 @@ class GrpcTransport:
     ) -> list[Tensor]:
         headers, payload = encode(*((tensor, spec.wire) for tensor, spec in sent))
         message = pb.StepRequest(key=self._key(request), tensors=headers)
-        reply, received = self._call(method, pack(message, payload), pb.StepReply)
+        payload_bytes = sum(spec.nbytes for spec in expected.values())
+        reply, received = self._call(method, pack(message, payload), pb.StepReply, payload_bytes)
         try:
             return decode(reply.tensors, received, expected, self._device)
         except Refusal as refusal:
@@ -142,16 +143,25 @@ class GrpcTransport:
             ) from None
 
     def _call(
-        self, method: str, content: bytes, kind: type[Parsed], patience: float | None = None
+        self,
+        method: str,
+        frame: list[Content],
+        kind: type[Parsed],
+        payload_bytes: int = 0,
+        patience: float | None = None,
     ) -> tuple[Parsed, memoryview]:
-        """The reply to a frame: message and payload."""
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
+        """The reply to a frame: message and payload, which has so many bytes at most."""
         limit = self._config.patience_seconds if patience is None else patience
         timeout = max(2 * POLL_SECONDS, self._config.step_seconds)
         began, pause, told = time.monotonic(), 0.1, False
         while True:
             try:
-                reply = call(content, timeout=min(timeout, limit), metadata=self._metadata)
+                reply = self._exchange(method, frame, HEADER_BYTES + payload_bytes, min(timeout, limit))
+                self.sent += size(frame)
+                self.received += len(reply)
+                return unpack(kind, reply)
+            except Refusal as refusal:
+                raise TransportError(f"The server's answer is unusable: {refusal.reason}.") from None
             except grpc.RpcError as error:
                 code, details = error.code(), str(error.details())
                 if any(sign in details for sign in _DISTRUST):
@@ -171,10 +181,16 @@ class GrpcTransport:
                     self._say(f"Waiting for the server at {self._config.address}.")
                 time.sleep(pause)
                 pause = min(2 * pause, 2.0)
-                continue
-            self.sent += len(content)
-            self.received += len(reply)
-            try:
-                return unpack(kind, reply)
-            except Refusal as refusal:
-                raise TransportError(f"The server's answer is unusable: {refusal.reason}.") from None
+
+    def _exchange(self, method: str, frame: list[Content], limit: int, timeout: float) -> memoryview:
+        """The reply to a frame, of `limit` bytes at most. Raises a Refusal where it cannot be one, and RpcErrors."""
+        path = f"/{SERVICE}/{method}"
+        if max(size(frame), limit) <= PIECE_BYTES:  # to the server no other call, but here less work
+            once: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
+            return gather([once(b"".join(frame), timeout=timeout, metadata=self._metadata)], limit)
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        replies = call(pieces(frame), timeout=timeout, metadata=self._metadata)
+        try:
+            return gather(replies, limit)
+        finally:
+            replies.cancel()

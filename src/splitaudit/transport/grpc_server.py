@@ -9,19 +9,21 @@ import grpc
 from splitaudit.errors import TransportError
 from splitaudit.transport.access import AllowList
 from splitaudit.transport.certificates import Credentials
-from splitaudit.transport.refusal import Refusal, malformed
+from splitaudit.transport.frames import PIECE_BYTES
+from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.service import Service
 from splitaudit.transport.slots import CALLS_PER_CLIENT, Slots
 
 SERVICE = "splitaudit.SplitLearning"
-KEEPALIVE = (
+OPTIONS = (
+    ("grpc.max_receive_message_length", PIECE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
-"""Both ends ping an idle connection, so that a cut network is noticed by whoever waits: within 30 seconds.
+"""Of both ends. They ping an idle connection, so that a cut network is noticed by whoever waits: within 30 seconds.
 
 gRPC 1.85 waits for the answer as long as `ping_timeout_ms` says (by default 60 s), whatever the other timeout is.
 """
@@ -43,19 +45,17 @@ def start_grpc_server(
         ThreadPoolExecutor(threads, thread_name_prefix="call"),
         maximum_concurrent_rpcs=threads,
         options=(
-            *KEEPALIVE,
+            *OPTIONS,
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ("grpc.max_receive_message_length", service.largest_request),
-            ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ),
     )
     identify = clients.named_client if credentials is None else clients.client
     slots = Slots()
-    # Every call is unary. Taken for one that might stream, it gets here before its message has come: who is slow to
-    # send it then keeps slots of its own busy, and nobody else's.
+    # A handler is here before the first piece has come: who is slow to send it keeps slots of its own busy, and nobody
+    # else's.
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        name: grpc.stream_unary_rpc_method_handler(_handler(service, name, identify, slots, log))
+        name: grpc.stream_stream_rpc_method_handler(_handler(service, name, identify, slots, log))
         for name in service.methods
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -93,25 +93,18 @@ def _handler(
     identify: Callable[[grpc.ServicerContext], int],
     slots: Slots,
     log: Callable[[str], None],
-) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
-    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
+    def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
             client = identify(context)
             with slots.one(client):
-                return service.answer(method, _first(requests), client)
+                yield from service.answer(method, requests, client)
         except Refusal as refusal:
             context.abort(refusal.code, refusal.reason)
+        except grpc.RpcError:
+            return  # the client is gone
         except Exception as error:
             log(f"{method} failed: {error!r}")
             context.abort(grpc.StatusCode.DATA_LOSS, "the server failed; its log says why")
-        raise AssertionError("abort raises")
 
     return answer
-
-
-def _first(requests: Iterator[bytes]) -> bytes:
-    """The message of a call. Raises a Refusal if it ends, or its client is gone, before that has come."""
-    try:
-        return next(requests)
-    except (StopIteration, grpc.RpcError):
-        raise malformed("no message") from None

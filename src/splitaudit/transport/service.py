@@ -1,7 +1,7 @@
 """The gRPC service: who asks is what the certificate says, and nothing is decoded before it has been checked."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.coordinator import Coordinator
-from splitaudit.transport.frames import HEADER_BYTES, pack, unpack, unpack_alone
+from splitaudit.transport.frames import HEADER_BYTES, Content, gather, pack, pieces, size, unpack, unpack_alone
 from splitaudit.transport.protocol import POLL_SECONDS, Request
 from splitaudit.transport.refusal import Refusal, malformed
 from splitaudit.transport.settings import PROTOCOL, check_settings, fingerprint
@@ -39,7 +39,7 @@ class Service:
         self._lock = threading.Lock()
         self._received = self._sent = 0
         empty, step = HEADER_BYTES, HEADER_BYTES + specs.o1.nbytes
-        self._methods: dict[str, tuple[int, Callable[[bytes, int], bytes]]] = {
+        self._methods: dict[str, tuple[int, Callable[[Content, int], list[Content]]]] = {
             "Hello": (SETTINGS_BYTES, self._hello),
             "Take": (empty, self._take),
             "Give": (empty + layers_bytes, self._give),
@@ -51,7 +51,6 @@ class Service:
         else:
             self._methods["Forward"] = (step, self._forward)
             self._methods["Backward"] = (HEADER_BYTES + specs.o2.nbytes, self._backward)
-        self.largest_request = max(limit for limit, _ in self._methods.values())
 
     @property
     def methods(self) -> list[str]:
@@ -63,18 +62,17 @@ class Service:
         with self._lock:
             return {"bytes_received": self._received, "bytes_sent": self._sent}
 
-    def answer(self, method: str, request: bytes, client: int) -> bytes:
-        """The reply to a request of a client. Raises a Refusal that names what is wrong."""
+    def answer(self, method: str, received: Iterable[bytes], client: int) -> Iterator[bytes]:
+        """The reply to a client's request, both in pieces. Raises a Refusal that names what is wrong."""
         limit, handle = self._methods[method]
-        if len(request) > limit:
-            raise malformed(f"{method}: {len(request)} bytes, at most {limit} make sense here")
+        request = gather(received, limit)
         reply = handle(request, client)
         with self._lock:
             self._received += len(request)
-            self._sent += len(reply)
-        return reply
+            self._sent += size(reply)
+        return pieces(reply)
 
-    def _hello(self, content: bytes, client: int) -> bytes:
+    def _hello(self, content: Content, client: int) -> list[Content]:
         request, settings = unpack(pb.HelloRequest, content)
         if request.protocol != PROTOCOL:
             raise Refusal(
@@ -89,7 +87,7 @@ class Service:
         generation, turn = self._coordinator.hello(client, request.session)
         return pack(pb.HelloReply(generation=generation, client=client, turn=turn, server=self._adversary))
 
-    def _take(self, content: bytes, client: int) -> bytes:
+    def _take(self, content: Content, client: int) -> list[Content]:
         request = unpack_alone(pb.TakeRequest, content)
         key = self._key(request.key, client)
         turn, given = self._coordinator.take(key, layers=request.layers, timeout=POLL_SECONDS)
@@ -97,15 +95,15 @@ class Service:
             return pack(pb.TakeReply(ready=False, turn=turn))
         return pack(pb.TakeReply(ready=True, turn=turn, given=given.turn), [given.sealed])
 
-    def _forward(self, content: bytes, client: int) -> bytes:
+    def _forward(self, content: Content, client: int) -> list[Content]:
         key, (o1,) = self._step(content, client, {"o1": self._specs.o1})
         return _step_reply((self._coordinator.forward(key, o1), self._specs.o2.wire))
 
-    def _backward(self, content: bytes, client: int) -> bytes:
+    def _backward(self, content: Content, client: int) -> list[Content]:
         key, (do2,) = self._step(content, client, {"dL/do2": self._specs.o2})
         return _step_reply((self._coordinator.backward(key, do2), self._specs.o1.wire))
 
-    def _train(self, content: bytes, client: int) -> bytes:
+    def _train(self, content: Content, client: int) -> list[Content]:
         key, (o1, labels) = self._step(content, client, {"o1": self._specs.o1, "labels": self._specs.labels})
         lowest, highest = labels.aminmax()
         if lowest < 0 or highest >= self._specs.classes:
@@ -113,7 +111,7 @@ class Service:
         loss, do1 = self._coordinator.train(key, o1, labels)
         return _step_reply((loss, self._specs.loss.wire), (do1, self._specs.o1.wire))
 
-    def _give(self, content: bytes, client: int) -> bytes:
+    def _give(self, content: Content, client: int) -> list[Content]:
         request, layers = unpack(pb.GiveRequest, content)
         key = self._key(request.key, client)
         if not layers:
@@ -121,17 +119,17 @@ class Service:
         self._coordinator.give(key, bytes(layers))
         return pack(pb.GiveReply())
 
-    def _deliver(self, content: bytes, client: int) -> bytes:
+    def _deliver(self, content: Content, client: int) -> list[Content]:
         state = self._coordinator.deliver(self._key(unpack_alone(pb.DeliverRequest, content).key, client))
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         return pack(pb.DeliverReply(), [save_tensors(tensors)])
 
-    def _leave(self, content: bytes, client: int) -> bytes:
+    def _leave(self, content: Content, client: int) -> list[Content]:
         unpack_alone(pb.LeaveRequest, content)
         self._coordinator.leave(client)
         return pack(pb.LeaveReply())
 
-    def _step(self, content: bytes, client: int, expected: dict[str, TensorSpec]) -> tuple[Request, list[Tensor]]:
+    def _step(self, content: Content, client: int, expected: dict[str, TensorSpec]) -> tuple[Request, list[Tensor]]:
         request, payload = unpack(pb.StepRequest, content)
         key = self._key(request.key, client)
         return key, decode(request.tensors, payload, expected, self._device)
@@ -146,6 +144,6 @@ class Service:
         return Request(key.generation, client, key.turn)
 
 
-def _step_reply(*tensors: tuple[Tensor, torch.dtype]) -> bytes:
+def _step_reply(*tensors: tuple[Tensor, torch.dtype]) -> list[Content]:
     headers, payload = encode(*tensors)
     return pack(pb.StepReply(tensors=headers), payload)

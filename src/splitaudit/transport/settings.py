@@ -11,7 +11,7 @@ from splitaudit.config import RunConfig
 from splitaudit.transport.refusal import Refusal, malformed
 from splitaudit.transport.wire import Specs
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of what `messages.proto` means."""
 
 

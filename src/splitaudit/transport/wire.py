@@ -81,7 +81,10 @@ def encode(*tensors: tuple[Tensor, torch.dtype]) -> tuple[list[pb.Tensor], list[
 def decode(
     headers: Sequence[pb.Tensor], payload: memoryview, expected: Mapping[str, TensorSpec], device: torch.device
 ) -> list[Tensor]:
-    """The tensors of a message, in the layout they were sent in. Raises a Refusal that names the one that is wrong."""
+    """The tensors of a message, in the layout they were sent in. Raises a Refusal that names the one that is wrong.
+
+    They share memory with the payload, which must be writable, where they can.
+    """
     if len(headers) != len(expected):
         raise malformed(f"{len(headers)} tensors, expected {len(expected)}: {', '.join(expected)}")
     for what, header in zip(expected, headers, strict=True):
@@ -91,8 +94,9 @@ def decode(
         raise malformed(f"{', '.join(expected)}: {len(payload)} bytes of data, expected {size}")
     tensors, start = [], 0
     for header, (what, spec) in zip(headers, expected.items(), strict=True):
-        # A copy: the payload can't be written to, and need not be aligned.
-        values = torch.frombuffer(bytearray(payload[start : start + spec.nbytes]), dtype=spec.wire)
+        data = payload[start : start + spec.nbytes]
+        # What comes before in the payload may end amid a word of this one's.
+        values = torch.frombuffer(bytearray(data) if start % spec.wire.itemsize else data, dtype=spec.wire)
         start += spec.nbytes
         # A sum is finite only if all its terms are. It may also overflow; only then is each value looked at.
         if values.is_floating_point() and not (math.isfinite(values.sum()) or values.isfinite().all()):
