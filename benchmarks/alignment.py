@@ -86,7 +86,7 @@ def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: i
                     shape=shape,
                     objectives=name,
                     steps=max(fit.scores),
-                    score=fit.best,
+                    score=fit.score,
                     true_score=true_score,
                     seconds=fit.seconds,
                     drop=judge.aligned(fit.shadow),
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", default=["tiny-imagenet"])
     parser.add_argument("--shapes", nargs="+", default=["residual-5x5", "multi", "resnet"])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES))
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--judged", type=int, default=500, help="test images that are attacked")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

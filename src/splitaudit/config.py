@@ -200,7 +200,7 @@ class AlignmentConfig(Section):
     """What a fit minimises, with weights."""
     stages: PositiveInt = 4
     """After how many stages of the server layers features are compared, besides the cut."""
-    steps: PositiveInt = 600
+    steps: PositiveInt = 1500
     """At most so many for the candidate that is fitted longest; a fit stops when its held-out score does not
     improve."""
     batch_size: int = Field(64, ge=4)

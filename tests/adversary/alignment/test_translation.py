@@ -80,4 +80,4 @@ def test_vectors_have_no_pictures() -> None:
     assert objective.loss(Batch(0, evidence.images[:8], (activations[:8],), activations[:0])) == 0
     fit = Fit("single", AlignmentConfig(batch_size=8), evidence, None)
     fit.advance_to(2)
-    assert fit.best < torch.inf
+    assert fit.score < torch.inf

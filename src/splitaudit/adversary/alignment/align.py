@@ -121,11 +121,11 @@ def _fitted(
         for fit in running:
             fit.advance_to(steps)
             progress(fit.shape, steps, config.steps)
-        running = sorted(running, key=lambda fit: fit.best)[: (len(running) + 1) // 2]
+        running = sorted(running, key=lambda fit: fit.score)[: (len(running) + 1) // 2]
         stretch *= 2
     last = running[0]
     while steps < config.steps and not last.settled:
         steps = min(config.steps, steps + STRETCH)
         last.advance_to(steps)
         progress(last.shape, steps, config.steps)
-    return [Candidate(fit.shape, fit.shadow, fit.best, max(fit.scores), fit.seconds) for fit in fits]
+    return [Candidate(fit.shape, fit.shadow, fit.score, max(fit.scores), fit.seconds) for fit in fits]

@@ -20,7 +20,10 @@ from splitaudit.randomness import derive_generator
 AVERAGED, BEGUN = 0.98, 10
 """Share of the averaged parameters that each step keeps; it is less in so many first steps and a while after them, so
 that what a fit began with does not linger."""
-PATIENCE, IMPROVED = 6, 0.99
+TOLERATED = 1.25
+"""A later state replaces an earlier one unless its score is so many times the best. Close to the clients' own layers a
+score tells no more than that, and fits go on to improve."""
+PATIENCE, IMPROVED = 12, 0.99
 """A fit has settled when so many scores in a row are not below this share of the best before them."""
 
 
@@ -46,17 +49,14 @@ class Fit:
         )
         self._objectives = {name: OBJECTIVES[name](evidence) for name in config.objectives}
         self.shadow = deepcopy(self._fitted).eval()
-        """The best so far: pixels (N, C, H, W) to activations, in eval mode."""
+        """The last of the good ones so far: pixels (N, C, H, W) to activations, in eval mode."""
+        self.score = float("inf")
+        """Of `shadow`."""
         self._resume()
 
     @property
-    def best(self) -> float:
-        """The lowest held-out score so far."""
-        return min(self.scores.values())
-
-    @property
     def settled(self) -> bool:
-        """Whether the last six scores have brought nothing that counts."""
+        """Whether the last twelve scores have brought nothing that counts."""
         scores = list(self.scores.values())
         return len(scores) > PATIENCE and min(scores[-PATIENCE:]) > IMPROVED * min(scores[:-PATIENCE])
 
@@ -69,14 +69,19 @@ class Fit:
             self._step()
         averaged = self._averaged.module.eval()
         score = self._evidence.score(averaged)
-        if not self.scores or score < self.best:
-            self.shadow.load_state_dict(averaged.state_dict())
         self.scores[steps] = score
+        if score <= TOLERATED * min(self.scores.values()):
+            self.shadow.load_state_dict(averaged.state_dict())
+            self.score = score
         self.seconds += time.perf_counter() - began
         if self._folder is not None:
             save_checkpoint(
                 self._folder,
-                Checkpoint(steps, self._state(), {"scores": list(self.scores.items()), "seconds": self.seconds}),
+                Checkpoint(
+                    steps,
+                    self._state(),
+                    {"scores": list(self.scores.items()), "score": self.score, "seconds": self.seconds},
+                ),
             )
 
     def _step(self) -> None:
@@ -106,7 +111,7 @@ class Fit:
         return join(
             fitted=self._fitted.state_dict(),
             averaged=self._averaged.state_dict(),
-            best=self.shadow.state_dict(),
+            shadow=self.shadow.state_dict(),
             optimizer=optimizer_state(self._optimizer),
             **{name: objective.state() for name, objective in self._objectives.items()},
         )
@@ -117,13 +122,13 @@ class Fit:
             return
         self._fitted.load_state_dict(part(saved.state, "fitted"))
         self._averaged.load_state_dict(part(saved.state, "averaged"))
-        self.shadow.load_state_dict(part(saved.state, "best"))
+        self.shadow.load_state_dict(part(saved.state, "shadow"))
         load_optimizer_state(self._optimizer, part(saved.state, "optimizer"))
         for name, objective in self._objectives.items():
             objective.load_state(part(saved.state, name))
         self._steps = saved.iteration
         self.scores = {int(steps): score for steps, score in saved.extra["scores"]}
-        self.seconds = saved.extra["seconds"]
+        self.score, self.seconds = saved.extra["score"], saved.extra["seconds"]
 
 
 def _average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
