@@ -7,11 +7,13 @@ import pytest
 
 from splitaudit.adversary import Listener
 from splitaudit.config import RunConfig
+from splitaudit.config_reading import override_config
 from splitaudit.experiments.beginning import begin, onlooking
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.training import train
 from splitaudit.learning.session import Session
+from splitaudit.runtime import resolve
 from tests.conftest import small_config, without_timings
 
 SERVERS = {
@@ -20,14 +22,15 @@ SERVERS = {
         "adversary.alpha=0", "attacker.source=digits", "adversary.similarity=l2", "adversary.momentum=0.9"
     ),
     "records only": small_config("adversary.kind=aligned"),
+    "keeps its layers": small_config("adversary.kind=aligned", "adversary.snapshots.every=5"),
     "honest": small_config("adversary.kind=honest"),
 }
 """All passive, of one target."""
 
 
-def trained(store: Path, names: Sequence[str], iterations: int = 20) -> None:
+def trained(store: Path, names: Sequence[str], *overrides: str, iterations: int = 20) -> None:
     """The training of the first, the others beside it, stopped after so many of its 20 iterations."""
-    (config, path), *beside = [(SERVERS[name], store / name) for name in names]
+    (config, path), *beside = [(resolve(override_config(SERVERS[name], overrides)), store / name) for name in names]
     folder = RunFolder(path)
     parts = begin(config, folder, Reporter())
     with onlooking(beside, config.runtime, Reporter()) as others:
@@ -63,6 +66,22 @@ def test_equal_bytes_whoever_is_first(first: str, apart: Path, tmp_path: Path) -
         assert left(tmp_path / name, 20) == left(apart / name, 20)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        ("training.schedule=splitfed", "training.local_steps=2"),
+        ("defense.during=[noise]",),
+        ("training.topology=vanilla",),
+    ],
+)
+def test_equal_bytes_of_other_targets(target: Sequence[str], tmp_path: Path) -> None:
+    names = ["records only", "keeps its layers", "published"]
+    trained(tmp_path / "together", names, *target)
+    for name in names:
+        trained(tmp_path / "apart", [name], *target)
+        assert left(tmp_path / "together" / name, 20) == left(tmp_path / "apart" / name, 20)
+
+
 def test_a_shared_training_is_resumed(apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By all of them that stand at the same iteration; one that does not goes on by itself."""
     trained(tmp_path, ["published", "other images, other loss"], iterations=10)
@@ -79,8 +98,8 @@ def test_a_shared_training_is_resumed(apart: Path, tmp_path: Path, monkeypatch: 
     for name in ("published", "other images, other loss"):
         assert left(tmp_path / name, 20) == left(apart / name, 20)
     assert not RunFolder(tmp_path / "honest").metrics.exists()
-    trained(tmp_path, ["records only", "published", "honest"])
-    assert len(followed) == 3
+    trained(tmp_path, ["records only", "keeps its layers", "published", "honest"])
+    assert len(followed) == 5
     for name in SERVERS:
         assert left(tmp_path / name, 20) == left(apart / name, 20)
 
