@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from splitaudit.adversary.alignment.colours import match_colours
+from splitaudit.adversary.alignment.colours import ALIKE, DOUBTFUL, match_colours
 from tests.adversary.alignment.parts import photographs
 
 MIXTURE = torch.tensor([[1.0, -0.5, 0.2], [0.3, 0.8, -0.9], [-0.4, 0.6, 0.7]], dtype=torch.float64)
@@ -15,7 +15,8 @@ def mixed(mixture: Tensor, images: Tensor) -> Tensor:
 
 
 def matched(images: Tensor, signal: Tensor, seed: int = 0) -> Tensor:
-    return match_colours(images.double() / 255, signal, torch.Generator().manual_seed(seed))
+    """The best match."""
+    return match_colours(images.double() / 255, signal, torch.Generator().manual_seed(seed))[0].mixture
 
 
 def determination(wanted: Tensor, found: Tensor) -> float:
@@ -55,6 +56,23 @@ def test_grey_images_are_matched_along_one_axis() -> None:
     assert torch.linalg.matrix_rank(found, rtol=1e-4) == 1
     torch.testing.assert_close(found[:, 0], found[:, 1])
     torch.testing.assert_close(found[:, 0], found[:, 2])
+
+
+def test_other_matches_are_worse_and_not_the_same() -> None:
+    """Of a cloud that looks alike from several sides there are several, none of them twice; of one colour, one."""
+    generator = torch.Generator().manual_seed(0)
+    cube = torch.rand(64, 3, 8, 8, generator=generator, dtype=torch.float64)
+    matches = match_colours(cube, torch.rand(64, 3, 8, 8, generator=generator, dtype=torch.float64), generator)
+    distances = [match.distance for match in matches]
+    assert len(matches) > 1
+    assert distances == sorted(distances)
+    assert distances[-1] <= DOUBTFUL * distances[0]
+    for number, match in enumerate(matches):
+        for other in matches[:number]:
+            assert (match.mixture - other.mixture).abs().max() > ALIKE / 4
+    photos = photographs(1)
+    grey = match_colours(photos[-512:].double() / 255, photos[:512].double() / 255, generator)
+    assert len(grey) == 1
 
 
 def test_it_is_seeded() -> None:

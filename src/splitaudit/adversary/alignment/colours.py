@@ -5,6 +5,7 @@ the mixture is the linear map that takes the colours of the server's own images 
 whitened, and turned until all their projections agree (sliced Wasserstein distance; Rabin et al., 2011).
 """
 
+from dataclasses import dataclass
 from itertools import permutations, product
 
 import torch
@@ -19,10 +20,22 @@ DIRECTIONS = 32
 """Along which the clouds are compared."""
 REFINED, STEPS, LEARNING_RATE = 8, 50, 0.05
 """The best pairings of axes, which are then turned by gradients."""
+DOUBTFUL, ALIKE = 2.0, 0.05
+"""A rotation counts beside the best if its distance is at most so many times the best one's, and if some entry differs
+from those of better ones by more than this."""
 
 
-def match_colours(images: Tensor, signal: Tensor, generator: torch.Generator) -> Tensor:
-    """The mixture (colours, colours) under which images' colours are distributed as the signal's.
+@dataclass(frozen=True)
+class Match:
+    """A mixture (colours, colours), float64, under which images' colours are distributed much as the signal's."""
+
+    mixture: Tensor
+    distance: float
+    """Squared, of the distributions; both have variance 1 in every direction."""
+
+
+def match_colours(images: Tensor, signal: Tensor, generator: torch.Generator) -> list[Match]:
+    """The mixtures that may be the right one, the best match first.
 
     `images` and `signal` are (N, colours, H, W), of any numbers and sizes. Colour axes that either side hardly has
     (grey images have brightness alone) are left out: the mixture does not see them.
@@ -31,9 +44,12 @@ def match_colours(images: Tensor, signal: Tensor, generator: torch.Generator) ->
     theirs, own = _cloud(signal, from_signal, generator), _cloud(images, from_images, generator)
     back = torch.linalg.pinv(from_signal)
     fewer = theirs.shape[1] < own.shape[1]
-    rotation = _rotation(own, theirs, generator).mT if fewer else _rotation(theirs, own, generator)
-    mixture: Tensor = back @ rotation.double() @ from_images
-    return mixture
+    rotations, distances = _rotations(own, theirs, generator) if fewer else _rotations(theirs, own, generator)
+    turned = rotations.mT if fewer else rotations
+    return [
+        Match(back @ rotation.double() @ from_images, distance)
+        for rotation, distance in zip(turned, distances.tolist(), strict=True)
+    ]
 
 
 def _whitening(image: Tensor) -> Tensor:
@@ -51,8 +67,11 @@ def _cloud(image: Tensor, functionals: Tensor, generator: torch.Generator) -> Te
     return ((drawn - rows.mean(0)) @ functionals.mT).float()
 
 
-def _rotation(more: Tensor, fewer: Tensor, generator: torch.Generator) -> Tensor:
-    """Orthonormal columns (axes of `more`, axes of `fewer`): along them the cloud `more` looks as `fewer` does."""
+def _rotations(more: Tensor, fewer: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Orthonormal columns (R, axes of `more`, axes of `fewer`) along which the cloud `more` looks as `fewer` does.
+
+    The nearest first, with their distances; without any that is far, or nearly another.
+    """
     axes, seen = more.shape[1], fewer.shape[1]
     directions = F.normalize(torch.randn(seen, DIRECTIONS, generator=generator), dim=0)
     pairings = _pairings(axes)
@@ -66,7 +85,14 @@ def _rotation(more: Tensor, fewer: Tensor, generator: torch.Generator) -> Tensor
         optimizer.step()
     with torch.no_grad():
         rotations = _turned(best, turn)[..., :seen]
-        return rotations[_distances(more, fewer, rotations, directions).argmin()]
+        distances = _distances(more, fewer, rotations, directions)
+        order = distances.argsort()
+        kept: list[Tensor] = []
+        for one in order[distances[order] <= DOUBTFUL * distances.min()]:
+            if all((rotations[one] - rotations[other]).abs().max() > ALIKE for other in kept):
+                kept.append(one)
+        chosen = torch.stack(kept)
+        return rotations[chosen], distances[chosen]
 
 
 def _pairings(axes: int) -> Tensor:

@@ -73,12 +73,18 @@ def identify(activations: Tensor, colours: int) -> Identified | None:
 def solve(found: Identified, evidence: Evidence) -> nn.Module:
     """The shadow layers of an identified convolution: pixels to activations.
 
-    The mixture of colours is that under which the server's own images have the signal's colours.
+    The mixture of colours is that under which the server's own images have the signal's colours. Where several nearly
+    do, what the server layers make of them tells more, though not all: some hues mistaken for each other leave the
+    features' statistics as they are. So both distances count, each relative to the others' (their product).
     """
     standardise = Normalize(*pixel_statistics(evidence.images))
     pixels = standardise(evidence.images[:SAMPLES].double() / 255)
-    mixture = match_colours(pixels, found.signal, derive_generator(evidence.runtime.seed, "colours"))
-    return evidence.runtime.place(_shadow(standardise, mixture, found)).eval()
+    matches = match_colours(pixels, found.signal, derive_generator(evidence.runtime.seed, "colours"))
+    shadows = [evidence.runtime.place(_shadow(standardise, match.mixture, found)).eval() for match in matches]
+    if len(shadows) == 1:
+        return shadows[0]
+    products = [match.distance * evidence.score(shadow) for match, shadow in zip(matches, shadows, strict=True)]
+    return shadows[products.index(min(products))]
 
 
 def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int) -> Identified:
