@@ -1,5 +1,8 @@
 """Hardening, and the reference beside it: what they are worth on a model that is small enough to be trained here."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
 
@@ -39,6 +42,17 @@ def test_attacks_on_the_stale_copy_lose_their_hold(parts: Parts) -> None:
     assert hardened.cost.gradient_evaluations == 1000 * (3 + 6)
     again = harden(settings, view).model.state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in hardened.model.state_dict().items())
+
+
+@pytest.mark.parametrize(("stale_labels", "same"), [(1.0, True), (0.5, False)])
+def test_labels_count_as_much_as_they_are_to(stale_labels: float, same: bool, parts: Parts) -> None:
+    """With what the delivered model says alone, other labels change nothing."""
+    settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, stale_labels=stale_labels, parties="alone")
+    view = view_of(parts, settings)
+    (share,) = view.shares
+    mislabelled = replace(view, shares=(replace(share, labels=(labels_of(share) + 1) % 10),))
+    first, other = (harden(settings, each).model.state_dict() for each in (view, mislabelled))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in first.items()) is same
 
 
 def test_a_second_round_adds_images_of_the_first_and_one_client_sends_nothing(parts: Parts) -> None:

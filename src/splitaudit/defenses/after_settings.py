@@ -29,11 +29,14 @@ class FineTuningConfig(Section):
 class HardenConfig(FineTuningConfig):
     """`harden`: stale-copy adversarial fine-tuning."""
 
-    images: PositiveInt = 20000
-    epochs: PositiveInt = 3
+    images: PositiveInt = 24000
+    epochs: PositiveInt = 5
     batch_size: int = Field(128, ge=2)
     learning_rate: PositiveFloat = 0.05
     parties: Parties = "in-turn"
+    stale_labels: float = Field(0.5, ge=0, le=1)
+    """Weight, in what each image is to be taken for, of what the delivered model takes the clean one for; the rest is
+    its label."""
     steps: PositiveInt = 3
     """Of crafting the adversarial images."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")

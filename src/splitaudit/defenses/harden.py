@@ -4,26 +4,31 @@ Whatever the server learned during the training is about the model as it was. Th
 label-free adversarial images on the copy that the server knows its part of, and train the whole model on clean and
 adversarial images. Adversarial images of fixed models make for robustness against transferred attacks (ensemble
 adversarial training; Tramer et al., ICLR 2018). In every epoch each image is seen in one of its variants: the same work
-goes over more images than with all of them.
+goes over more images than with all of them. What the stale copy says of a clean image softens its label, so that the
+new model stays near it where nobody attacks (Learning without Forgetting; Li & Hoiem, ECCV 2016).
 """
 
 import time
 from copy import deepcopy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from splitaudit.attacks.objectives import Function
+from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import composed, craft_label_free
+from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_one
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
+from splitaudit.runtime import Runtime
 
 
 def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     """Harden the delivered model in `rounds` of crafting and fine-tuning."""
     hardened, runtime = deepcopy(view.model), view.runtime
     variants = [share.images.unsqueeze(1) for share in view.shares]
+    targets = [_targets(hardened.whole.eval(), share, config.stale_labels, runtime) for share in view.shares]
     cost = Cost()
     for number in range(config.rounds):
         began = time.perf_counter()
@@ -38,7 +43,7 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
         cost += Cost(time.perf_counter() - began, config.steps * sum(map(len, crafted)))
         cost += fine_tune(
             hardened.whole,
-            [Share(each, labels_of(share)) for each, share in zip(variants, view.shares, strict=True)],
+            [Share(each, wanted) for each, wanted in zip(variants, targets, strict=True)],
             labels_of_one,
             config,
             view.training,
@@ -47,6 +52,15 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
             passes=1,
         )
     return Trained(hardened.whole, cost)
+
+
+@torch.no_grad()
+def _targets(stale: nn.Module, share: ImageSet, stale_labels: float, runtime: Runtime) -> Tensor:
+    """What each image is to be taken for: probabilities (N, classes), of its label and of the delivered model."""
+    with runtime.autocast():
+        scores = [stale(runtime.pixels(batch)).float().cpu() for batch in share.images.split(BATCH)]
+    said = torch.cat(scores).softmax(1)
+    return torch.lerp(F.one_hot(labels_of(share), said.shape[1]).float(), said, stale_labels)
 
 
 def _crafted(attacked: Function, images: Tensor, config: HardenConfig, view: DeliveredView, *name: object) -> Tensor:
