@@ -88,13 +88,13 @@ class Evidence:
         ).sum()
 
     @torch.no_grad()
-    def score(self, shadow: nn.Module) -> float:
-        """How unlike the held-out activations those of shadow layers, in eval mode, are on held-out images.
+    def score(self, shadow: nn.Module, images: Tensor | None = None) -> float:
+        """How unlike the held-out activations those of shadow layers, in eval mode, are on images (held-out ones).
 
         The distances of `Moments.distance` at the cut and after each stage, added; 0 for the same statistics.
         """
-        held = self._held_images.split(BATCH)
-        activations = torch.cat([self.imitate(shadow, self.runtime.pixels(batch)) for batch in held])
+        shown = (self._held_images if images is None else images).split(BATCH)
+        activations = torch.cat([self.imitate(shadow, self.runtime.pixels(batch)) for batch in shown])
         found = self._moments(activations)
         return float(self.total(held.distance(own) for held, own in zip(self._held, found, strict=True)))
 
