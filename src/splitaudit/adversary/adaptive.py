@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from splitaudit.attacks import Budget
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
+from splitaudit.defenses.crafting import BATCH, composed
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
+from splitaudit.defenses.harden import craft
 from splitaudit.randomness import derive_seed
 from splitaudit.runtime import Runtime
 
@@ -42,13 +43,13 @@ def hardened_surrogates(
 
     `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
-    clean image belongs, and all three are trained on that as the clients train on labels. One crafting serves both.
-    Unlike the clients it crafts without modifiers, once, and sees both variants of an image in every epoch. Its batches
-    are smaller in the proportion of its images to `config.images`.
+    clean image belongs, and all three are trained on that as the clients train on labels. One crafting, the clients'
+    own way, serves both. Unlike the clients it crafts once, and sees both variants of an image in every epoch. Its
+    batches are smaller in the proportion of its images to `config.images`.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     images = side.images[: config.images]
-    crafted = craft_label_free(stale, images, budget, config.steps, runtime, "adaptive")
+    crafted = craft(config, stale, images, budget, runtime, "adaptive")
     with torch.no_grad():
         features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
     head, names = _clustered(features, clusters, runtime)

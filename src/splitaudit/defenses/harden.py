@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import Function
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
@@ -35,7 +36,7 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
         hardened.whole.eval().requires_grad_(False)
         attacked = composed(runtime, hardened.F1, hardened.F2)
         crafted = [
-            _crafted(attacked, share.images, config, view, "harden", number, client)
+            craft(config, attacked, share.images, view.budget, runtime, "harden", number, client)
             for client, share in enumerate(view.shares)
         ]
         # Those of the stale copy, the second, stay: it is what every server has.
@@ -63,13 +64,15 @@ def _targets(stale: nn.Module, share: ImageSet, stale_labels: float, runtime: Ru
     return torch.lerp(F.one_hot(labels_of(share), said.shape[1]).float(), said, stale_labels)
 
 
-def _crafted(attacked: Function, images: Tensor, config: HardenConfig, view: DeliveredView, *name: object) -> Tensor:
+def craft(
+    config: HardenConfig, attacked: Function, images: Tensor, budget: Budget, runtime: Runtime, *name: object
+) -> Tensor:
     """Adversarial images (N, C, H, W), every second one with the modifiers: servers may use them, or not."""
     made = torch.empty_like(images)
     for first, modifiers in enumerate(((), config.modifiers)):
         own = images[first::2]
         if len(own) > 0:
             made[first::2] = craft_label_free(
-                attacked, own, view.budget, config.steps, view.runtime, *name, first, modifiers=modifiers
+                attacked, own, budget, config.steps, runtime, *name, first, modifiers=modifiers
             )
     return made
