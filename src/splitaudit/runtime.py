@@ -1,7 +1,5 @@
 """Where and how a run is computed: device, precision, memory format."""
 
-import os
-import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-import splitaudit
 from splitaudit.config import AdversaryConfig, AttackConfig, RunConfig
 from splitaudit.data.sources import absolute_source
 from splitaudit.errors import ConfigError
@@ -87,18 +84,6 @@ def start_runtime(config: RunConfig) -> Runtime:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     return Runtime(torch.device(config.runtime.device), config.runtime.precision, config.runtime.seed)
-
-
-def describe_environment() -> dict[str, Any]:
-    """The versions and the machine that a result came from."""
-    return {
-        "splitaudit": splitaudit.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cpu_cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

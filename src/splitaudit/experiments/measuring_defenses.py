@@ -17,6 +17,7 @@ from splitaudit.defenses.after_settings import AfterDefense, RandomizedSmoothing
 from splitaudit.defenses.fronted import Fronted
 from splitaudit.defenses.randomized_smoothing import certify
 from splitaudit.defenses.view import Trained
+from splitaudit.environment import describe_environment
 from splitaudit.evaluation.attack import Attack, configured
 from splitaudit.evaluation.audit import attacked_images, make_budget
 from splitaudit.evaluation.defended import Crafted, accuracy_of, craft_threats, score_servers, white_box
@@ -28,7 +29,6 @@ from splitaudit.evaluation.threats import make_threats, threats_through
 from splitaudit.experiments.delivered_view import delivered_view
 from splitaudit.experiments.progress import Reporter
 from splitaudit.randomness import derive_generator, derive_seed
-from splitaudit.runtime import describe_environment
 
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0)
 """Of certificates, in deviations of the noise."""

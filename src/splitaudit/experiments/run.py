@@ -16,6 +16,7 @@ from splitaudit.config_reading import override_config
 from splitaudit.data import AuditData
 from splitaudit.defenses.after_settings import AFTER_KEYS
 from splitaudit.defenses.settings import choose_after
+from splitaudit.environment import describe_environment
 from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.attack import ANCHORS, parse_name
 from splitaudit.evaluation.audit import Audit, audit
@@ -34,7 +35,7 @@ from splitaudit.experiments.training import resume, summary, train
 from splitaudit.learning.schedules import check_rounds
 from splitaudit.models import SplitModel
 from splitaudit.report import write_report
-from splitaudit.runtime import describe_environment, resolve
+from splitaudit.runtime import resolve
 
 SAMPLES = 12
 """Images kept for the report."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from splitaudit.environment import describe_environment
 from splitaudit.evaluation.statistics import mean_estimate, seeds_interval
 from splitaudit.experiments.reproduction.claims import Claim, claims_about
 from splitaudit.experiments.reproduction.judging import Contrast, Judged, Values, Verdict, holm, judge, rise
@@ -24,7 +25,6 @@ from splitaudit.experiments.reproduction.result import (
 )
 from splitaudit.experiments.reproduction.settings import Key, Setting, keys_of
 from splitaudit.experiments.reproduction.theory import LIKENESSES, TargetTheory, gradient_rows
-from splitaudit.runtime import describe_environment
 
 
 def assemble(
