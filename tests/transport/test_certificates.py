@@ -44,6 +44,7 @@ def test_places_on_the_list_stay(ca: Path, tmp_path: Path) -> None:
         issue(ca, "client", name, tmp_path / name, [])
     first = dict(read_clients(ca / "clients.txt"))
     revoke(ca, "b")
+    revoke(ca, "b")
     assert [name for name, _ in read_clients(ca / "clients.txt")] == ["a", "b", "c"]
     assert dict(read_clients(ca / "clients.txt"))["b"] == "revoked"
     issue(ca, "client", "b", tmp_path / "b", [])

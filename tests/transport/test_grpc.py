@@ -22,7 +22,7 @@ from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates, frames, grpc_client
 from splitaudit.transport.certificates import Credentials, read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
-from splitaudit.transport.grpc_server import SERVICE
+from splitaudit.transport.grpc_server import LONGEST_CALL_SECONDS, SERVICE
 from splitaudit.transport.protocol import Request
 from splitaudit.transport.settings import shared_settings
 from splitaudit.transport.slots import CALLS_PER_CLIENT
@@ -31,9 +31,8 @@ from tests.transport.parts import assert_same, in_process
 from tests.transport.proxy import Proxy
 
 
-@pytest.mark.parametrize(
-    ("schedule", "topology"), [("round_robin", "u_shaped"), ("splitfed", "u_shaped"), ("splitfed", "vanilla")]
-)
+@pytest.mark.parametrize("schedule", ["round_robin", "splitfed"])
+@pytest.mark.parametrize("topology", ["u_shaped", "vanilla"])
 def test_as_in_one_process(schedule: str, topology: str, tmp_path: Path) -> None:
     """Bit for bit; every client has the whole model, and the server has said what it is."""
     deployment = Deployment(tmp_path, f"training.schedule={schedule}", f"training.topology={topology}")
@@ -98,13 +97,42 @@ def test_a_network_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     deployment.assert_as_in_one_process()
 
 
+class GoneError(Exception):
+    """A party was killed."""
+
+
+def test_killed_before_it_could_say_goodbye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that has the whole model says so when it is started again; the server need not wait any longer."""
+    deployment = Deployment(tmp_path)
+    leave, gone = GrpcTransport.leave, threading.Event()
+
+    def vanishes(transport: GrpcTransport, client: int) -> None:
+        if client == 1 and not gone.is_set():
+            gone.set()
+            raise GoneError
+        leave(transport, client)
+
+    monkeypatch.setattr(GrpcTransport, "leave", vanishes)
+    server, a, b = (
+        threading.Thread(target=work, args=names, daemon=True)
+        for work, names in ((deployment.serve, ()), (deployment.join, ("a",)), (deployment.join, ("b",)))
+    )
+    for thread in (server, a, b):
+        thread.start()
+    b.join(200)
+    assert [type(error) for error in deployment.errors] == [GoneError], deployment.said
+    deployment.errors.clear()
+    a.join(200)
+    assert server.is_alive()
+    deployment.join("b")
+    deployment.wait_for([server])
+    deployment.assert_as_in_one_process()
+
+
 def test_going_on_without_a_client_until_it_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Policy skip: one is gone between forward and backward. The other trains on, and both end with the same model."""
     deployment = Deployment(tmp_path, "transport.missing=skip", "transport.step_seconds=2", "training.iterations=24")
     backward, calls = GrpcTransport.backward, 0
-
-    class GoneError(Exception):
-        pass
 
     def vanishes(transport: GrpcTransport, request: Request, do2: Tensor) -> Tensor:
         nonlocal calls
@@ -237,6 +265,29 @@ def test_revoked_and_let_in_again(served: Deployment) -> None:
         say_hello(served, credentials)
     file.write_text(listed)
     assert say_hello(served, credentials) == (0, "honest")
+
+
+def test_a_list_that_cannot_be_used_is_told_of(served: Deployment, tmp_path: Path) -> None:
+    """It counts as it was; and who is added has no place in a training for so many clients."""
+    credentials = read_credentials(served.folder / "a")
+    file = served.folder / "ca" / "clients.txt"
+    listed = file.read_text()
+    certificates.issue(served.folder / "ca", "client", "z", tmp_path / "z", [])
+    with pytest.raises(TransportError, match="not, or no longer, on the list"):
+        say_hello(served, read_credentials(tmp_path / "z"))
+    for content, reason in (("a\n", "each line must be"), ("", "has fewer clients than before")):
+        file.write_text(content)
+        assert say_hello(served, credentials) == (0, "honest")
+        assert any(reason in line and "list as it was" in line for line in served.said)
+    file.write_text(listed)
+
+
+def test_a_call_without_a_deadline(served: Deployment) -> None:
+    with open_channel(served.config().transport.address, read_credentials(served.folder / "a")) as channel:
+        for timeout in (None, 2 * LONGEST_CALL_SECONDS):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(f"/{SERVICE}/Hello")(b"", timeout=timeout)
+            assert "expected at most 3600" in str(refused.value)
 
 
 def test_other_settings_are_named(served: Deployment) -> None:

@@ -47,7 +47,7 @@ def test_an_answer_that_is_right() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, framed(pb.StepReply())[:2]])
 def test_an_answer_that_is_no_message(content: bytes) -> None:
-    with pytest.raises(TransportError, match=r"answer is unusable: (StepReply|a piece of 0 bytes)"):
+    with pytest.raises(TransportError, match=r"answer is unusable: a (frame|message) of \d+ bytes"):
         client_of(content).backward(REQUEST, torch.zeros(2, 3))
 
 

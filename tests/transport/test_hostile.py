@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from splitaudit.experiments.serving import build_server
 from splitaudit.runtime import start_runtime
+from splitaudit.transport import frames, grpc_client, service
 from splitaudit.transport import messages_pb2 as pb
-from splitaudit.transport import service
 from splitaudit.transport.certificates import read_credentials
-from splitaudit.transport.frames import unpack_alone
+from splitaudit.transport.frames import gather, pieces, unpack_alone
 from splitaudit.transport.grpc_client import open_channel
 from splitaudit.transport.grpc_server import SERVICE
 from splitaudit.transport.settings import PROTOCOL, fingerprint, shared_settings
-from splitaudit.transport.wire import encode
+from splitaudit.transport.wire import Specs, encode
 from tests.transport.deployment import Deployment, serving_clients
 from tests.transport.parts import framed
 
@@ -42,28 +42,34 @@ METHODS = ("Hello", "Take", "Forward", "Backward", "Give", "Deliver", "Leave", "
 HOW_MANY = [300, pytest.param(10_000, marks=pytest.mark.slow)]
 
 
+def shared(deployment: Deployment) -> tuple[str, Specs]:
+    """What all parties know. Traces a model, so that nothing else may run meanwhile."""
+    config = deployment.config()
+    _, specs, _ = build_server(config, start_runtime(config))
+    return shared_settings(config, (1, 8, 8), specs), specs
+
+
 class Intruder:
     """Speaks with the certificate of client 1, whose turn it is not before client 0 has given the first layers."""
 
-    def __init__(self, deployment: Deployment, channel: grpc.Channel) -> None:
-        config = deployment.config()
-        _, specs, _ = build_server(config, start_runtime(config))
-        self.settings = shared_settings(config, (1, 8, 8), specs)
+    def __init__(self, settings: str, specs: Specs, channel: grpc.Channel) -> None:
+        self.settings = settings
         self.run, self._channel = fingerprint(self.settings), channel
         self.o1, self.o2 = torch.randn(specs.o1.shape), torch.randn(specs.o2.shape)
         self.generation = unpack_alone(pb.HelloReply, self._call("Hello", self.hello())).generation
 
-    def send(self, method: str, content: bytes) -> tuple[grpc.StatusCode, str]:
-        """The code and the reason of the refusal."""
+    def send(self, method: str, content: bytes | list[bytes]) -> tuple[grpc.StatusCode, str]:
+        """The code and the reason of the refusal; of bytes in pieces, as any client cuts them, or of such pieces."""
         try:
             self._call(method, content)
         except grpc.RpcError as error:
             return error.code(), str(error.details())
         return grpc.StatusCode.OK, ""
 
-    def _call(self, method: str, content: bytes) -> bytes:
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{SERVICE}/{method}")
-        return call(content, timeout=60)
+    def _call(self, method: str, content: bytes | list[bytes]) -> memoryview:
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(f"/{SERVICE}/{method}")
+        crossing = content if isinstance(content, list) else pieces([content])
+        return gather(call(iter(crossing), timeout=60), 10_000)
 
     def hello(self, **changed: object) -> bytes:
         valid: dict[str, object] = {"protocol": PROTOCOL, "session": b"an intruder's own"[:16]}
@@ -87,27 +93,44 @@ def deployment(
     """At its end two clients train, and end as if nobody had been there. Who waits for a turn is answered at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service, "POLL_SECONDS", 0)
+        for module in (frames, grpc_client):
+            patch.setattr(module, "PIECE_BYTES", 5000)  # a step's tensor takes seven
         with serving_clients(tmp_path_factory.mktemp("besieged")) as deployment:
             yield deployment
 
 
 @pytest.fixture(scope="module")
 def intruder(deployment: Deployment) -> Iterator[Intruder]:
+    settings, specs = shared(deployment)
     credentials = read_credentials(deployment.folder / "b")
     with open_channel(deployment.config().transport.address, credentials) as channel:
-        yield Intruder(deployment, channel)
+        yield Intruder(settings, specs, channel)
 
 
-CASES: dict[str, tuple[str, str, Callable[[Intruder], bytes]]] = {
+CASES: dict[str, tuple[str, str, Callable[[Intruder], bytes | list[bytes]]]] = {
     "wrong shape": ("Forward", "o1: shape is 8x8x8x8, expected 16x8x8x8", lambda i: i.step(tensor=i.o1[:8])),
     "wrong dtype": ("Forward", "dtype is 'bfloat16', expected float32", lambda i: i.step(tensor=i.o1.bfloat16())),
     "NaN": ("Forward", "o1: not all values are finite", lambda i: i.step(tensor=i.o1 * float("nan"))),
-    "huge header": ("Forward", "no message more than 4096", lambda i: i.step(i.key(run="x" * 9000), i.o1[:8])),
-    "huge message": ("Forward", "larger than max", lambda i: bytes(2**24)),
-    "large message": ("Forward", "1048576 bytes, at most 36864 make sense here", lambda i: bytes(2**20)),
-    "truncated": ("Forward", "32758 bytes of data, expected 32768", lambda i: i.step()[:-10]),
-    "truncated header": ("Forward", "but the frame has 9", lambda i: i.step()[:9]),
-    "empty": ("Give", "a piece of 0 bytes", lambda i: b""),
+    "huge header": ("Forward", "but none has more than 4032", lambda i: i.step(i.key(run="x" * 9000), i.o1[:8])),
+    "huge message": ("Forward", "larger than max", lambda i: [bytes(2**24)]),
+    "large message": (
+        "Forward",
+        "1048640 bytes, at most 36864 make sense here",
+        lambda i: framed(pb.StepRequest(), [bytes(2**20)]),
+    ),
+    "cut off": ("Forward", "10000 bytes of a frame of 32896, and then no more", lambda i: i.step()[:10_000]),
+    "layers cut off": (
+        "Give",
+        "5000 bytes of a frame of 6064, and then no more",
+        lambda i: framed(pb.GiveRequest(), [bytes(6000)])[:5000],
+    ),
+    "a short piece": ("Forward", "3000 bytes, expected 5000", lambda i: [i.step()[:3000], i.step()[3000:8000]]),
+    "a piece too many": ("Forward", "1 bytes, expected 0", lambda i: [*pieces([i.step()]), b"x"]),
+    "an empty piece": ("Forward", "0 bytes, expected 5000", lambda i: [i.step()[:5000], b"", i.step()[5000:]]),
+    "no end of pieces": ("Forward", "5000 bytes, expected 0", lambda i: [*pieces([i.step()]), *[bytes(5000)] * 999]),
+    "truncated": ("Forward", "a piece of 2886 bytes, expected 2896", lambda i: i.step()[:-10]),
+    "truncated header": ("Forward", "a frame of 9 bytes", lambda i: i.step()[:9]),
+    "empty": ("Give", "0 bytes of a frame", lambda i: b""),
     "replayed": ("Forward", "hello again", lambda i: i.step(i.key(generation=i.generation - 1))),
     "a gradient of another shape": ("Backward", "dL/do2: shape", lambda i: i.step(tensor=i.o2[:8])),
     "a gradient too early": ("Backward", "turn 3 has not come", lambda i: i.step(i.key(turn=3), i.o2)),
@@ -186,6 +209,7 @@ def test_any_request(examples: int, intruder: Intruder) -> None:
 def test_while_others_train(tmp_path: Path) -> None:
     """Requests that are wrong whosever turn it is, all the time: it ends with the parameters of an undisturbed one."""
     deployment = Deployment(tmp_path)
+    settings, specs = shared(deployment)
     training = threading.Thread(target=deployment.train, daemon=True)
     training.start()
     deployment.wait_for_words("Serving at")
@@ -195,7 +219,7 @@ def test_while_others_train(tmp_path: Path) -> None:
     with open_channel(deployment.config().transport.address, read_credentials(tmp_path / "b")) as channel:
         hostile = None
         while training.is_alive():
-            hostile = hostile or Intruder(deployment, channel)
+            hostile = hostile or Intruder(settings, specs, channel)
             method, _, make = CASES[chance.choice(always_wrong)]
             code, said = hostile.send(method, make(hostile))
             if code == grpc.StatusCode.CANCELLED or (code == grpc.StatusCode.UNAVAILABLE and "in progress" not in said):

@@ -94,14 +94,14 @@ class Target:
 
 NAN = torch.full((16, 8, 8, 8), float("nan"))
 HAND_MADE: dict[str, tuple[str, str, Callable[[Target], bytes]]] = {
-    "no message": ("Forward", "no such message", lambda t: b"\x04\0\0\0\xff\xff\xff\xff"),
-    "empty": ("Forward", "the frame has 0", lambda t: b""),
-    "a length of its own": ("Forward", "of 4294967299 bytes", lambda t: b"\xff\xff\xff\xff" + t.step()[4:]),
-    "truncated": ("Forward", "o1: 32668 bytes of data, expected 32768", lambda t: t.step()[:-100]),
-    "truncated in the message": ("Forward", "but the frame has 20", lambda t: t.step()[:20]),
-    "too long": ("Forward", "bytes, at most", lambda t: t.step() + bytes(5000)),
-    "too long by one": ("Forward", "32769 bytes of data", lambda t: t.step() + b"x"),
-    "huge header": ("Forward", "no message more than 4096", lambda t: t.step(key=t.key(run="x" * 5000), data=b"")),
+    "no message": ("Forward", "no such message", lambda t: b"\x04" + bytes(11) + b"\xff" * 4 + bytes(48)),
+    "empty": ("Forward", "0 bytes of a frame", lambda t: b""),
+    "a length of its own": ("Forward", "a message of 4294967295 bytes", lambda t: b"\xff\xff\xff\xff" + t.step()[4:]),
+    "truncated": ("Forward", "a piece of 32796 bytes, expected 32896", lambda t: t.step()[:-100]),
+    "truncated in the message": ("Forward", "a piece of 20 bytes, expected 32896", lambda t: t.step()[:20]),
+    "too long": ("Forward", "bytes, at most", lambda t: t.step(data=bytes(2**20))),
+    "too long by one": ("Forward", "32769 bytes of data", lambda t: t.step(data=bytes(32769))),
+    "huge header": ("Forward", "but none has more than 4032", lambda t: t.step(key=t.key(run="x" * 5000), data=b"")),
     "other shape": (
         "Forward",
         "o1: shape is 8x16x8x8, expected 16x8x8x8",

@@ -25,7 +25,7 @@ from splitaudit.learning.schedules import check_rounds
 from splitaudit.learning.state import State, join, part
 from splitaudit.runtime import resolve, start_runtime
 from splitaudit.transport.certificates import read_credentials
-from splitaudit.transport.grpc_client import GrpcTransport, open_channel
+from splitaudit.transport.grpc_client import GrpcTransport, leave, named, open_channel
 from splitaudit.transport.grpc_server import check_loopback
 from splitaudit.transport.member import Member
 from splitaudit.transport.sealing import Seal, read_group_key
@@ -48,11 +48,14 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     if insecure:
         check_loopback(config.transport.address)
     credentials, key = read_credentials(certs), read_group_key(certs / "group.key")
+    tls, metadata = (None, named(credentials.name)) if insecure else (credentials, None)
     folder, total = RunFolder(path), config.training.iterations
     folder.check(config)
     done = load_checkpoint(folder.checkpoints, reporter.warn)
     if done is not None and done.iteration == total and folder.model.exists():
         reporter.say(f"{path} has the trained model already.")
+        with open_channel(config.transport.address, tls) as channel:
+            leave(channel, metadata)  # in case this client was killed just before
         return
     if not insecure and config.runtime.seed < GUESSABLE:
         reporter.warn(
@@ -70,7 +73,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     during = make_during(config, model.F1, builder)
     specs = specs_of(model, data.train.shape, len(data.train.classes), config, runtime)
     settings = shared_settings(config, data.train.shape, specs)
-    with open_channel(config.transport.address, None if insecure else credentials) as channel:
+    with open_channel(config.transport.address, tls) as channel:
         transport = GrpcTransport(
             channel,
             settings,
@@ -79,7 +82,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
             config.transport,
             runtime.device,
             reporter.say,
-            name=credentials.name if insecure else None,
+            metadata,
         )
         number, server = transport.introduce()
         if number >= config.data.clients:

@@ -113,7 +113,9 @@ def _started(
 
 
 def _end_with_parent() -> None:
-    """Have Linux end this process when its parent does, whatever ends it."""
+    """Have Linux end this process when its parent does, whatever ends it; elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 

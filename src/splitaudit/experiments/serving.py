@@ -56,7 +56,7 @@ def serve(
     """
     config = resolve(config if "adversary" in config.model_fields_set else with_honest_server(config))
     check_rounds(config.training, config.data.clients)
-    allowed = AllowList(clients or certs / "clients.txt")
+    allowed = AllowList(clients or certs / "clients.txt", reporter.warn)
     if len(allowed) != config.data.clients:
         raise ConfigError(
             f"data.clients is {config.data.clients}, but {len(allowed)} clients are listed in "

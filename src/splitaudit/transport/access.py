@@ -3,6 +3,7 @@
 import hashlib
 import re
 import ssl
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,13 +44,16 @@ def read_clients(file: Path) -> list[tuple[str, str]]:
 class AllowList:
     """The list as it is now: a client that is taken off it is refused from its next request on."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, log: Callable[[str], None]) -> None:
+        """`log` is told of a list that cannot be used. Raises TransportError if that is so from the beginning."""
+        self._file, self._log = file, log
         self._entries = read_clients(file)
+        self._places = len(self._entries)
         self._seen: tuple[int, int] | None = None
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """Places on the list. What is added later has none: the training is for so many clients."""
+        return self._places
 
     def client(self, context: grpc.ServicerContext) -> int:
         """The number of the client that a call comes from. Raises a Refusal."""
@@ -58,7 +62,7 @@ class AllowList:
             raise Refusal(grpc.StatusCode.UNAUTHENTICATED, "no client certificate")
         self._read()
         digest = fingerprint(shown[0])
-        for number, (_, allowed) in enumerate(self._entries):
+        for number, (_, allowed) in enumerate(self._entries[: self._places]):
             if allowed == digest:
                 return number
         raise Refusal(
@@ -69,7 +73,7 @@ class AllowList:
         """The same for a plaintext connection, by the name that the client gives itself. Raises a Refusal."""
         self._read()
         name = dict(context.invocation_metadata()).get("client")
-        for number, (known, allowed) in enumerate(self._entries):
+        for number, (known, allowed) in enumerate(self._entries[: self._places]):
             if known == name and allowed != REVOKED:
                 return number
         raise Refusal(grpc.StatusCode.PERMISSION_DENIED, f"client {str(name)[:64]!r} is not, or no longer, on the list")
@@ -82,10 +86,14 @@ class AllowList:
         seen = (status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return
+        self._seen = seen
         try:
             entries = read_clients(self._file)
-        except TransportError:
+        except TransportError as error:
+            self._log(f"{error} Until then, the list as it was before counts.")
             return
         # Places on the list stay, so a shorter one has not been written whole yet.
-        if len(entries) >= len(self._entries):
-            self._entries, self._seen = entries, seen
+        if len(entries) < self._places:
+            self._log(f"{self._file} has fewer clients than before: until it has them all, the list as it was counts.")
+            return
+        self._entries = entries

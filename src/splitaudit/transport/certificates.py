@@ -117,9 +117,10 @@ def revoke(ca: Path, name: str) -> None:
 
 def _enter(file: Path, name: str, value: str) -> None:
     lines = file.read_text(encoding="utf-8").splitlines()
-    kept = [f"{name} {value}" if line.split()[:1] == [name] else line for line in lines]
-    if kept == lines:
-        kept.append(f"{name} {value}")
+    entry, known = f"{name} {value}", [line.split()[:1] == [name] for line in lines]
+    kept = [entry if its else line for line, its in zip(lines, known, strict=True)]
+    if not any(known):
+        kept.append(entry)
     aside = file.with_name(f".{file.name}.writing")
     aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     aside.rename(file)  # at once: a server may be reading it

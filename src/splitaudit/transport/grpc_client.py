@@ -15,7 +15,7 @@ from splitaudit.learning.state import State
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import Credentials
 from splitaudit.transport.frames import HEADER_BYTES, PIECE_BYTES, Content, Parsed, gather, pack, pieces, size, unpack
-from splitaudit.transport.grpc_server import OPTIONS, SERVICE
+from splitaudit.transport.grpc_server import LONGEST_CALL_SECONDS, OPTIONS, SERVICE
 from splitaudit.transport.protocol import POLL_SECONDS, GivenLayers, Request
 from splitaudit.transport.refusal import Refusal
 from splitaudit.transport.settings import PROTOCOL, fingerprint
@@ -30,6 +30,7 @@ _AGAIN = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
 }
+Metadata = tuple[tuple[str, str], ...]
 _DISTRUST = ("CERTIFICATE_VERIFY_FAILED", "is not in peer certificate", "Hostname Verification")
 
 
@@ -47,6 +48,21 @@ def open_channel(address: str, credentials: Credentials | None) -> grpc.Channel:
     return grpc.secure_channel(address, tls, options)
 
 
+def named(name: str) -> Metadata:
+    """What tells the server who this is, where no certificate does."""
+    return (("client", name),)
+
+
+def leave(channel: grpc.Channel, metadata: Metadata | None = None) -> bool:
+    """Tell the server that this client has the model, unless it is gone; whether it could be told."""
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Leave")
+    try:
+        call(b"".join(pack(pb.LeaveRequest())), timeout=POLL_SECONDS, metadata=metadata)
+    except grpc.RpcError:
+        return False
+    return True
+
+
 class GrpcTransport:
     """The server at the other end of a channel."""
 
@@ -59,14 +75,13 @@ class GrpcTransport:
         config: TransportConfig,
         device: torch.device,
         say: Callable[[str], None],
-        *,
-        name: str | None = None,
+        metadata: Metadata | None = None,
     ) -> None:
-        """`layers_bytes`: the most that layers take. `name` tells the server who this is, where no certificate does."""
+        """`layers_bytes`: the most that layers take. `metadata` is `named`, where no certificate says who this is."""
         self._channel, self._settings, self._specs, self._layers_bytes = channel, settings, specs, layers_bytes
         self._config, self._device, self._say = config, device, say
         self._run = fingerprint(settings)
-        self._metadata = None if name is None else (("client", name),)
+        self._metadata = metadata
         self.sent = self.received = 0
         """Bytes of messages so far, without what TLS and HTTP/2 add."""
 
@@ -86,7 +101,7 @@ class GrpcTransport:
     def take(self, request: Request, *, layers: bool, timeout: float) -> tuple[int, GivenLayers | None]:
         del timeout  # the server has its own
         message = pb.TakeRequest(key=self._key(request), layers=layers)
-        reply, sealed = self._call("Take", pack(message), pb.TakeReply, self._layers_bytes)
+        reply, sealed = self._call("Take", pack(message), pb.TakeReply, self._layers_bytes if layers else 0)
         return reply.turn, GivenLayers(bytes(sealed), reply.given) if reply.ready else None
 
     def forward(self, request: Request, o1: Tensor) -> Tensor:
@@ -99,7 +114,7 @@ class GrpcTransport:
 
     def train(self, request: Request, o1: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         sent = [(o1, self._specs.o1), (labels, self._specs.labels)]
-        loss, do1 = self._step("Train", request, sent, {"loss": self._specs.loss, "dL/do1": self._specs.o1})
+        do1, loss = self._step("Train", request, sent, {"dL/do1": self._specs.o1, "loss": self._specs.loss})
         return loss, do1
 
     def give(self, request: Request, sealed: bytes) -> None:
@@ -115,9 +130,7 @@ class GrpcTransport:
 
     def leave(self, client: int) -> None:
         del client
-        try:
-            self._call("Leave", pack(pb.LeaveRequest()), pb.LeaveReply, patience=POLL_SECONDS)
-        except (Refusal, TransportError):
+        if not leave(self._channel, self._metadata):
             self._say("The server could not be told that this client has the model. It has it nevertheless.")
 
     def _key(self, request: Request) -> pb.Key:
@@ -148,11 +161,10 @@ class GrpcTransport:
         frame: list[Content],
         kind: type[Parsed],
         payload_bytes: int = 0,
-        patience: float | None = None,
     ) -> tuple[Parsed, memoryview]:
         """The reply to a frame: message and payload, which has so many bytes at most."""
-        limit = self._config.patience_seconds if patience is None else patience
-        timeout = max(2 * POLL_SECONDS, self._config.step_seconds)
+        limit = self._config.patience_seconds
+        timeout = min(max(2 * POLL_SECONDS, self._config.step_seconds), LONGEST_CALL_SECONDS)
         began, pause, told = time.monotonic(), 0.1, False
         while True:
             try:
@@ -173,10 +185,10 @@ class GrpcTransport:
                 if time.monotonic() - began > limit:
                     raise TransportError(
                         f"No answer from {self._config.address} for {limit:g} s (transport.patience_seconds): "
-                        f"{details}. "
-                        "Is the server up, and this client on its list? The same command goes on."
+                        f"{details}. Is the server up, and can a message cross within {timeout:g} s "
+                        "(transport.step_seconds)? The same command goes on."
                     ) from None
-                if not told and method != "Leave":
+                if not told:
                     told = True
                     self._say(f"Waiting for the server at {self._config.address}.")
                 time.sleep(pause)

@@ -10,7 +10,7 @@ from splitaudit.errors import TransportError
 from splitaudit.transport.access import AllowList
 from splitaudit.transport.certificates import Credentials
 from splitaudit.transport.frames import PIECE_BYTES
-from splitaudit.transport.refusal import Refusal
+from splitaudit.transport.refusal import Refusal, malformed
 from splitaudit.transport.service import Service
 from splitaudit.transport.slots import CALLS_PER_CLIENT, Slots
 
@@ -27,6 +27,10 @@ OPTIONS = (
 
 gRPC 1.85 waits for the answer as long as `ping_timeout_ms` says (by default 60 s), whatever the other timeout is.
 """
+
+
+LONGEST_CALL_SECONDS = 3600
+"""Deadline that a call must have at most: gRPC then ends it, also where a client stops sending, or reading."""
 
 
 def start_grpc_server(
@@ -97,10 +101,11 @@ def _handler(
     def answer(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         try:
             client = identify(context)
+            _check_deadline(context)
             with slots.one(client):
                 yield from service.answer(method, requests, client)
         except Refusal as refusal:
-            context.abort(refusal.code, refusal.reason)
+            context.abort(refusal.code, refusal.reason.encode("ascii", "backslashreplace")[:1000].decode("ascii"))
         except grpc.RpcError:
             return  # the client is gone
         except Exception as error:
@@ -108,3 +113,9 @@ def _handler(
             context.abort(grpc.StatusCode.DATA_LOSS, "the server failed; its log says why")
 
     return answer
+
+
+def _check_deadline(context: grpc.ServicerContext) -> None:
+    seconds = context.time_remaining()
+    if seconds is None or seconds > LONGEST_CALL_SECONDS:
+        raise malformed(f"a deadline of {seconds} s, expected at most {LONGEST_CALL_SECONDS}")

@@ -39,7 +39,7 @@ class Service:
         self._lock = threading.Lock()
         self._received = self._sent = 0
         empty, step = HEADER_BYTES, HEADER_BYTES + specs.o1.nbytes
-        self._methods: dict[str, tuple[int, Callable[[Content, int], list[Content]]]] = {
+        self._methods: dict[str, tuple[int, Callable[[memoryview, int], list[Content]]]] = {
             "Hello": (SETTINGS_BYTES, self._hello),
             "Take": (empty, self._take),
             "Give": (empty + layers_bytes, self._give),
@@ -72,7 +72,7 @@ class Service:
             self._sent += size(reply)
         return pieces(reply)
 
-    def _hello(self, content: Content, client: int) -> list[Content]:
+    def _hello(self, content: memoryview, client: int) -> list[Content]:
         request, settings = unpack(pb.HelloRequest, content)
         if request.protocol != PROTOCOL:
             raise Refusal(
@@ -87,7 +87,7 @@ class Service:
         generation, turn = self._coordinator.hello(client, request.session)
         return pack(pb.HelloReply(generation=generation, client=client, turn=turn, server=self._adversary))
 
-    def _take(self, content: Content, client: int) -> list[Content]:
+    def _take(self, content: memoryview, client: int) -> list[Content]:
         request = unpack_alone(pb.TakeRequest, content)
         key = self._key(request.key, client)
         turn, given = self._coordinator.take(key, layers=request.layers, timeout=POLL_SECONDS)
@@ -95,23 +95,23 @@ class Service:
             return pack(pb.TakeReply(ready=False, turn=turn))
         return pack(pb.TakeReply(ready=True, turn=turn, given=given.turn), [given.sealed])
 
-    def _forward(self, content: Content, client: int) -> list[Content]:
+    def _forward(self, content: memoryview, client: int) -> list[Content]:
         key, (o1,) = self._step(content, client, {"o1": self._specs.o1})
         return _step_reply((self._coordinator.forward(key, o1), self._specs.o2.wire))
 
-    def _backward(self, content: Content, client: int) -> list[Content]:
+    def _backward(self, content: memoryview, client: int) -> list[Content]:
         key, (do2,) = self._step(content, client, {"dL/do2": self._specs.o2})
         return _step_reply((self._coordinator.backward(key, do2), self._specs.o1.wire))
 
-    def _train(self, content: Content, client: int) -> list[Content]:
+    def _train(self, content: memoryview, client: int) -> list[Content]:
         key, (o1, labels) = self._step(content, client, {"o1": self._specs.o1, "labels": self._specs.labels})
         lowest, highest = labels.aminmax()
         if lowest < 0 or highest >= self._specs.classes:
             raise malformed(f"labels: not all are in 0 ... {self._specs.classes - 1}")
         loss, do1 = self._coordinator.train(key, o1, labels)
-        return _step_reply((loss, self._specs.loss.wire), (do1, self._specs.o1.wire))
+        return _step_reply((do1, self._specs.o1.wire), (loss, self._specs.loss.wire))
 
-    def _give(self, content: Content, client: int) -> list[Content]:
+    def _give(self, content: memoryview, client: int) -> list[Content]:
         request, layers = unpack(pb.GiveRequest, content)
         key = self._key(request.key, client)
         if not layers:
@@ -119,17 +119,17 @@ class Service:
         self._coordinator.give(key, bytes(layers))
         return pack(pb.GiveReply())
 
-    def _deliver(self, content: Content, client: int) -> list[Content]:
+    def _deliver(self, content: memoryview, client: int) -> list[Content]:
         state = self._coordinator.deliver(self._key(unpack_alone(pb.DeliverRequest, content).key, client))
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         return pack(pb.DeliverReply(), [save_tensors(tensors)])
 
-    def _leave(self, content: Content, client: int) -> list[Content]:
+    def _leave(self, content: memoryview, client: int) -> list[Content]:
         unpack_alone(pb.LeaveRequest, content)
         self._coordinator.leave(client)
         return pack(pb.LeaveReply())
 
-    def _step(self, content: Content, client: int, expected: dict[str, TensorSpec]) -> tuple[Request, list[Tensor]]:
+    def _step(self, content: memoryview, client: int, expected: dict[str, TensorSpec]) -> tuple[Request, list[Tensor]]:
         request, payload = unpack(pb.StepRequest, content)
         key = self._key(request.key, client)
         return key, decode(request.tensors, payload, expected, self._device)

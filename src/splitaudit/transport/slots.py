@@ -14,7 +14,7 @@ CALLS_PER_CLIENT = 3
 
 
 class Slots:
-    """The calls in progress, from their first byte on. For any thread."""
+    """The calls in progress, from when they are opened. For any thread."""
 
     def __init__(self) -> None:
         self._taken: Counter[int] = Counter()
