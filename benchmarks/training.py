@@ -131,9 +131,9 @@ def step_costs(name: str, turns: int) -> None:
     )
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/statm") as file:
+def resident_bytes(process: int | str = "self") -> int:
+    """Resident memory of a process, by its id; of this one."""
+    with open(f"/proc/{process}/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 

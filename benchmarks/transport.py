@@ -17,32 +17,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from benchmarks.timing import Metered, show, take_turns
 from benchmarks.training import build, random_data, resident_bytes, session
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import parse_config
 from splitaudit.experiments.progress import Reporter
-from splitaudit.experiments.serving import build_server, serve
+from splitaudit.experiments.serving import serve
 from splitaudit.learning.client import Client, ClientLayers
 from splitaudit.learning.layers import TrainedLayers
-from splitaudit.learning.state import State
 from splitaudit.runtime import resolve, start_runtime
 from splitaudit.transport import certificates
-from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.certificates import read_credentials
-from splitaudit.transport.coordinator import Coordinator
-from splitaudit.transport.course import Course
-from splitaudit.transport.frames import pack, pieces
 from splitaudit.transport.grpc_client import GrpcTransport, open_channel
 from splitaudit.transport.member import Member
 from splitaudit.transport.memory import keep_freed_memory
 from splitaudit.transport.sealing import Seal, read_group_key
-from splitaudit.transport.service import Service
 from splitaudit.transport.settings import fingerprint, shared_settings
 from splitaudit.transport.turns import Turns
-from splitaudit.transport.wire import Specs, encode, specs_of
+from splitaudit.transport.wire import Specs, specs_of
 
 IMAGE = (3, 32, 32)
 
@@ -146,63 +139,19 @@ def step_costs(arguments: argparse.Namespace) -> None:
     )
 
 
-class NoRecords:
-    """Nothing is kept."""
-
-    def due(self, iteration: int) -> bool:
-        return False
-
-    def save(self, iteration: int, state: State) -> None:
-        pass
-
-    def load(self) -> State | None:
-        return None
-
-
-def server_memory(steps: int = 10_000) -> None:
-    """Resident memory of a process that only serves, over many tiny steps; requests go in as bytes, as from a wire."""
-    sections = {
-        "model": {"name": "cnn", "width": 8},
-        "training": {"batch_size": 8, "iterations": 10**6},
-        "adversary": {"kind": "honest"},
-        "runtime": {"precision": "float32", "threads": 1},
-        "transport": {"image_shape": [1, 8, 8], "classes": 10},
-    }
-    settings = resolve(parse_config(sections, "benchmark"))
-    server, crossing, layers_bytes = build_server(settings, start_runtime(settings))
-    turns = Turns(settings.training, settings.data.clients)
-    clients, wire = settings.data.clients, settings.transport
-    course = Course(server, turns, clients, NoRecords(), wire, lambda _text: None)
-    coordinator = Coordinator(course, clients, wire.patience_seconds, lambda _text: None)
-    shared = shared_settings(settings, (1, 8, 8), crossing)
-    service = Service(
-        coordinator,
-        crossing,
-        shared,
-        vanilla=False,
-        layers_bytes=layers_bytes,
-        adversary="honest",
-        device=torch.device("cpu"),
-    )
-
-    def send(method: str, *tensors: Tensor) -> None:
-        turn = coordinator.course.turn
-        client = turns[turn].client
-        key = pb.Key(run=fingerprint(shared), generation=coordinator.course.generation, client=client, turn=turn)
-        headers, payload = encode(*((tensor, torch.float32) for tensor in tensors))
-        step = pack(pb.StepRequest(key=key, tensors=headers), payload)
-        give = pack(pb.GiveRequest(key=key), [bytes(layers_bytes)])
-        service.answer(method, pieces(step if tensors else give), client)
-
-    o1, do2 = torch.randn(crossing.o1.shape), torch.randn(crossing.o2.shape)
-    send("Give")
-    for step in range(steps):
-        if step == steps // 10:
-            settled = resident_bytes()
-        send("Forward", o1)
-        send("Backward", do2)
-        send("Give")
-    grown = (resident_bytes() - settled) / 2**20
+def server_memory(arguments: argparse.Namespace, steps: int = 10_000) -> None:
+    """Resident memory of a server's process over many tiny steps of ten clients, from the first tenth of them on."""
+    tiny = argparse.Namespace(**vars(arguments) | {"model": "cnn", "batch": 2, "clients": 10})
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        settings = config(tiny, free_port(), "exact")
+        with served(settings, base) as server:
+            clients = Clients(settings, base)
+            for step in range(steps):
+                if step == steps // 10:
+                    settled = resident_bytes(server)
+                clients.step()
+            grown = (resident_bytes(server) - settled) / 2**20
     show(f"A server over {steps:,} tiny steps", {"growth of resident memory (under 5 MB)": f"{grown:.1f} MiB"})
 
 
@@ -222,8 +171,11 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--wire", choices=["exact", "bf16"], default="exact")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only", nargs="+", choices=["memory", "step"], default=["memory", "step"])
     chosen = parser.parse_args()
     print(f"torch {torch.__version__}, {chosen.threads} threads of {os.cpu_count()} cores")
     keep_freed_memory()
-    server_memory()
-    step_costs(chosen)
+    if "memory" in chosen.only:
+        server_memory(chosen)
+    if "step" in chosen.only:
+        step_costs(chosen)
