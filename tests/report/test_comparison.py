@@ -30,7 +30,7 @@ def results(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if attack["knowledge"] == "server":
             attack |= {"accuracy_drop": 0.42, "accuracy_drop_ci95": [-0.5, 1.4]}
     for pair in weak["comparisons"]:
-        pair["difference_ci95"] = [-0.6, 1.6]
+        pair |= {"difference_ci95": [-0.6, 1.6], "mcnemar_p": 0.03}  # the stronger of two attacks, by little
     weak["checks"][0] |= {"passed": False, "detail": "It does no more than noise. Look at the ceiling."}
     return {"strong": result, "weak": weak}
 

@@ -18,6 +18,8 @@ from splitaudit.report.templates import setting
 
 MOST_RUNS = 50
 """Of which a browser still opens the page at once."""
+LEVEL = 0.05
+"""Of the test whether a run's attack beats noise."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,18 @@ class ComparedRun:
 
     @property
     def beats_noise(self) -> bool | None:
-        """Whether its server's strongest attack costs more than noise on the same images, beyond chance."""
+        """Whether its server's strongest attack costs more than noise on the same images, beyond chance.
+
+        By McNemar's test, with Bonferroni's correction for its being the strongest of several.
+        """
         worst, floor = self.worst, self.floor
         if worst is None or floor is None:
             return None
+        rivals = sum(attack.knowledge == worst.knowledge for attack in self.result.attacks)
         for pair in self.result.comparisons:
-            low, high = pair.difference_ci95
-            if (pair.first, pair.second) == (worst.name, floor.name):
-                return low > 0
-            if (pair.first, pair.second) == (floor.name, worst.name):
-                return high < 0
+            if {pair.first, pair.second} == {worst.name, floor.name}:
+                more = pair.difference if pair.first == worst.name else -pair.difference
+                return more > 0 and rivals * pair.mcnemar_p <= LEVEL
         return None
 
 
