@@ -84,7 +84,7 @@ app.command()(reproduce)
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, or a sweep's.")],
     out: Annotated[
         Path | None, typer.Option(help="The page; by default RUN/report.html, of several runs ./comparison.html.")
     ] = None,

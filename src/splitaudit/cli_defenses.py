@@ -62,7 +62,7 @@ def bench_defenses(
         raise ConfigError(f"--alpha {alpha!r} must be numbers, separated by commas, such as 0,1,100.") from None
     grid = defense_grid(config, set_, split_names(defense), split_names(eps), alphas, split_names(cut), seeds)
     cells, folder = make_cells(grid), SweepFolder(out)
-    executor = cli_sweeps.make_executor(out, workers, None, slurm=False, cpus=1, gpus=0, options=[])
+    executor = cli_sweeps.make_executor(out, workers)
     folder.take(grid, cells)
     with resumable():
         finished = run_sweep(cells, store or folder.store, executor, Reporter())

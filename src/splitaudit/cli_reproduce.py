@@ -31,8 +31,8 @@ def reproduce(
     workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="On a Ray cluster, or `local`.")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="As Slurm jobs.")] = False,
-    cpus: Annotated[int, typer.Option(min=1, help="Cores of each run on Ray or Slurm.")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each run on Ray or Slurm.")] = 0,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Cores of each run on Ray or Slurm; 1 by default.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of each run on Ray or Slurm.")] = None,
 ) -> None:
     """Compute the paper's tables anew, beside its values, and judge its claims. The same command resumes."""
     from splitaudit.experiments.progress import Reporter
@@ -50,7 +50,7 @@ def reproduce(
     tables = TABLES if what == "all" else tuple(table for table in TABLES if table == what)
     plan = make_plan(PROFILES[profile], tables, theory=what in ("theory", "all"), seeds=seeds, overrides=set_)
     folder = out or Path("runs") / f"reproduce-{profile}"
-    executor = make_executor(folder, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus, options=[])
+    executor = make_executor(folder, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus)
     console = Console(width=None if sys.stdout.isatty() else 200)
     if dry_run:
         _show_plan(console, plan, executor.threads, workers or 1)

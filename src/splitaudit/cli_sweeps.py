@@ -1,5 +1,6 @@
 """The commands that run sweeps and read them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,8 @@ def sweep(
     workers: Annotated[int | None, typer.Option(help="Processes on this machine; 1 by default.")] = None,
     ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="On a Ray cluster, or `local`.")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="As Slurm jobs.")] = False,
-    cpus: Annotated[int, typer.Option(min=1, help="Cores of each run on Ray or Slurm.")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each run on Ray or Slurm.")] = 0,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Cores of each run on Ray or Slurm; 1 by default.")] = None,
+    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of each run on Ray or Slurm.")] = None,
     slurm_set: Annotated[
         list[str], typer.Option(metavar="A=VALUE", help="An option of sbatch, such as partition=gpu; repeatable.")
     ] = [],  # noqa: B006 (Typer copies it)
@@ -75,22 +76,40 @@ def _names(text: str) -> list[str]:
 
 
 def make_executor(
-    out: Path, workers: int | None, ray: str | None, *, slurm: bool, cpus: int, gpus: float, options: list[str]
+    out: Path,
+    workers: int | None,
+    ray: str | None = None,
+    *,
+    slurm: bool = False,
+    cpus: int | None = None,
+    gpus: float | None = None,
+    options: Sequence[str] = (),
 ) -> "Executor":
-    """Where a command computes. Raises ConfigError for more than one place, and for an extra that is not installed."""
+    """Where a command computes.
+
+    Raises ConfigError for more than one place, for what does not apply to the place, and for an extra that is not
+    installed.
+    """
     from splitaudit.experiments.executors import LocalProcesses
 
     if sum((workers is not None, ray is not None, slurm)) > 1:
         raise ConfigError("--workers, --ray and --slurm are three places to compute: choose one.")
+    if options and not slurm:
+        raise ConfigError(f"--slurm-set {options[0]} is for --slurm only.")
+    if (cpus, gpus) != (None, None) and ray is None and not slurm:
+        raise ConfigError(
+            "--cpus and --gpus are for --ray and --slurm only. Processes on this machine share its cores evenly: "
+            "--workers says how many there are, and runtime.device where they compute."
+        )
     try:
         if ray is not None:
             from splitaudit.experiments.executors.ray import RayTasks
 
-            return RayTasks(ray, cpus=cpus, gpus=gpus)
+            return RayTasks(ray, cpus=cpus or 1, gpus=gpus or 0)
         if slurm:
             from splitaudit.experiments.executors.slurm import SlurmJobs
 
-            return SlurmJobs(out / "slurm", cpus=cpus, gpus=gpus, options=options)
+            return SlurmJobs(out / "slurm", cpus=cpus or 1, gpus=gpus or 0, options=options)
     except ModuleNotFoundError as error:
         extra = "slurm" if slurm else "ray"
         raise ConfigError(f"--{extra} needs {error.name}: pip install 'splitaudit[{extra}]'.") from None

@@ -57,23 +57,57 @@ def test_what_is_pushed_is_what_is_pulled(tmp_path: Path) -> None:
     assert there() == {"run/metrics"}
 
 
-def test_a_kill_at_any_moment_leaves_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Curves come before the checkpoint they lead to, a result comes last, and each file comes whole, and once."""
-    files = ("run__checkpoint__10__state", "run__metrics", "run__attacks__a__result.json", "run__attacks__a__outcomes")
+def test_what_a_file_needs_comes_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training's config first, curves before the checkpoint they lead to, results last; each file whole, and once."""
+    files = (
+        *("run__checkpoint__10__state", "run__metrics.jsonl", "run__config.yaml", "run__attacks__a__config.yaml"),
+        *("run__attacks__a__result.json", "run__attacks__a__outcomes"),
+        *("run__attacks__a__defenses__b__defense.json", "run__attacks__a__defenses__b__model"),
+    )
     write(tmp_path, **dict.fromkeys(files, "x"))
     appeared: list[str] = []
     move = fsspec.filesystem("memory").mv
 
     def moves(aside: str, path: str) -> None:
         assert fsspec.filesystem("memory").cat_file(aside) == b"x"
-        appeared.append(path.rpartition("/")[2])
+        appeared.append(path.removeprefix("/store/runs/run/"))
         move(aside, path)
 
     monkeypatch.setattr(fsspec.filesystem("memory"), "mv", moves)
     mirror = Mirror(STORE, tmp_path)
     mirror.push()
     mirror.push()
-    assert appeared == ["outcomes", "metrics", "state", "result.json"]
+    assert appeared == [
+        *("config.yaml", "metrics.jsonl", "attacks/a/config.yaml", "attacks/a/outcomes", "attacks/a/defenses/b/model"),
+        *("checkpoint/10/state", "attacks/a/defenses/b/defense.json", "attacks/a/result.json"),
+    ]
+
+
+def test_every_single_file_leaves_a_folder_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever was the last one that a killed worker pushed, the next worker takes the folder for its training's."""
+    one = cell()
+    folders = one.training(tmp_path / "killed"), one.folder(tmp_path / "killed").path
+    for folder in folders:
+        RunFolder(folder).take(one.config, {})
+        write(folder, **{"metrics.jsonl": "", "model.safetensors": "", "alignment__a__shadow.safetensors": ""})
+    write(folders[0], checkpoint__000010__state="")
+    write(folders[1], **{"result.json": ""})
+    move = fsspec.filesystem("memory").mv
+    for last in range(12):
+        left = iter(range(last))
+
+        def moves(aside: str, path: str, left: Iterator[int] = left) -> None:
+            next(left)
+            move(aside, path)
+
+        store = f"{STORE}/{last}"
+        with monkeypatch.context() as patch:
+            patch.setattr(fsspec.filesystem("memory"), "mv", moves)
+            with pytest.raises(StopIteration):
+                Mirror(store, tmp_path / "killed").push()
+        Mirror(store, tmp_path / str(last)).pull(folders[0].name)
+        RunFolder(one.training(tmp_path / str(last))).check_training(one.config)
+    assert len([name for name in there() if name.startswith("11/") and "writing" not in name]) == 11
 
 
 @pytest.mark.parametrize(

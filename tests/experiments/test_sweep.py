@@ -185,6 +185,27 @@ def test_lost_workers_and_half_written_folders(shared: Path) -> None:
     assert run_sweep([more], shared, Here(), Reporter())[0].error is None
 
 
+@pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda text: text.replace("1", "2", 1)])
+def test_a_result_that_cannot_be_read(
+    damage: Callable[[str], str], shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of one, or of another schema version: its cell failed, and all others have their rows."""
+    file = SHARING[1].folder(shared).result
+    text = file.read_text()
+    try:
+        file.write_text(damage(text))
+        finished = run_sweep(SHARING, shared, Here(), Reporter())
+    finally:
+        file.write_text(text)
+    assert [f.result is None for f in finished] == [f.error is not None for f in finished] == [False, True, False]
+    assert "Failed: name=other images and a proxy." in capsys.readouterr().err
+    assert "Remove it and run the same command again" in str(finished[1].error)
+    assert set(results_table(finished, tmp_path)["name"].to_pylist()) == {
+        SHARING[0].labels["name"],
+        SHARING[2].labels["name"],
+    }
+
+
 def test_results_as_a_table(shared: Path, tmp_path: Path) -> None:
     """Every setting that varies, whatever its type, and one row for each attack; the same however it was computed."""
     finished = run_sweep(SHARING, shared, Here(), Reporter())

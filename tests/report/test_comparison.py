@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from splitaudit.config_reading import load_config
@@ -45,6 +47,30 @@ def write_runs(folder: Path, results: dict[str, dict[str, Any]]) -> list[Path]:
 
 def page_of(folder: Path, results: dict[str, dict[str, Any]]) -> Page:
     return Page(write_reports(write_runs(folder, results), folder / "both.html").read_text())
+
+
+def test_the_folder_of_a_sweep_stands_for_its_runs(tmp_path: Path, results: dict[str, dict[str, Any]]) -> None:
+    """Those that are done, wherever they lie; it is told what to do where they are too many, or none."""
+    sweep, store = tmp_path / "sweep", tmp_path / "store"
+    sweep.mkdir()
+    store.mkdir()
+    runs = write_runs(store, results)
+    (sweep / "sweep.json").write_text("{}")
+
+    def finish(*folders: str) -> None:
+        pq.write_table(pa.Table.from_pylist([{"run": folder} for folder in folders]), sweep / "results.parquet")
+
+    with pytest.raises(RunError, match=r"results\.parquet cannot be read.*Run it again"):
+        write_reports([sweep])
+    finish()
+    with pytest.raises(RunError, match="No cell of the sweep"):
+        write_reports([sweep])
+    finish("../store/strong", "../store/strong", "../store/weak")
+    page = write_reports([sweep], tmp_path / "sweep.html").read_text()
+    assert page == write_reports(runs, tmp_path / "named.html").read_text()
+    finish(*(f"../store/{number}" for number in range(51)))
+    with pytest.raises(RunError, match=r"51 runs, more than the 50 .* name some of their folders"):
+        write_reports([sweep])
 
 
 def test_says_in_words_how_the_runs_differ_and_how_they_fare(

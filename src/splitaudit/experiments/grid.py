@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -9,13 +10,13 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from splitaudit.config import RunConfig
+from splitaudit.config import ModelConfig, RunConfig
 from splitaudit.config_reading import load_config
 from splitaudit.data.sources import open_source
-from splitaudit.errors import ConfigError, SplitAuditError, unknown_name
+from splitaudit.errors import ConfigError, ModelError, SplitAuditError, unknown_name
 from splitaudit.experiments.sweep import Cell
 from splitaudit.learning.schedules import check_rounds
-from splitaudit.models.zoo import named_depths
+from splitaudit.models.split import check_cuts
 from splitaudit.runtime import resolve
 
 
@@ -159,13 +160,24 @@ def _check(cell: Cell, opened: set[tuple[str, Path | None]]) -> None:
     """What can be told without reading an image: sources that are `opened` are known to be there."""
     config: RunConfig = cell.config
     check_rounds(config.training, config.data.clients)
-    if config.model.name is not None:
-        named_depths(config.model.name)
+    # A model of the user's own may be on other machines only.
+    if config.model.name is not None and (refused := _refused(config.model)) is not None:
+        raise refused
     cell.folder(Path())
     for source in (config.data.name, config.attacker.source):
         if (source, config.data.root) not in opened:
             open_source(source, config.data.root)
             opened.add((source, config.data.root))
+
+
+@cache
+def _refused(model: ModelConfig) -> ModelError | None:
+    """Why a model of the zoo cannot be built and cut so, if it cannot: looked at once for all cells."""
+    try:
+        check_cuts(model)
+    except ModelError as error:
+        return error
+    return None
 
 
 def _check_distinct(cells: Sequence[Cell]) -> None:

@@ -1,7 +1,8 @@
 """A folder of runs, and the same files at a URL, as fsspec reads and writes it: so machines share runs without a disk.
 
 A worker computes in a folder of its own. What lies at the URL is always enough to go on from: files appear there whole,
-a checkpoint after the curves that lead to it, and a result after all that belongs to it.
+a training's own before those of its audits, a checkpoint after the curves that lead to it, and a result after all that
+belongs to it.
 """
 
 import threading
@@ -16,6 +17,9 @@ from splitaudit.errors import ConfigError, RunError
 from splitaudit.experiments.store import RunFolder
 
 SECONDS_BETWEEN_LOOKS = 10.0
+
+_DONE = ("defense.json", "result.json")
+"""Where they are, a defence and then its audit are done: nothing there is computed again."""
 
 
 class Mirror:
@@ -143,9 +147,11 @@ def _lasting(file: str) -> bool:
     return not any(part.startswith(".") for part in file.split("/"))
 
 
-def _turn(file: str) -> tuple[bool, bool, str]:
-    """What a file needs comes before it."""
-    return file.endswith("/result.json"), "checkpoint/" in file, file
+def _turn(file: str) -> tuple[int, bool, int, str]:
+    """What a file needs comes before it: first of all the `config.yaml` without which a folder is no run's."""
+    name = file.rpartition("/")[2]
+    done = _DONE.index(name) + 1 if name in _DONE else 0
+    return done, "checkpoint/" in file, file.count("/"), file
 
 
 def _version(path: Path) -> tuple[int, int]:

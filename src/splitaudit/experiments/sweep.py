@@ -123,10 +123,11 @@ def run_sweep(
             ended(position, len(failed))
             if not isinstance(outcome, Lost) and outcome.disk_full:
                 raise RunError(f"The disk of {store} is full: make room. The same command goes on from here.")
-    return [
-        Finished(cell, f.path, read_result(f.result) if f.result.exists() else None, errors.get(f.path))
-        for cell, f in zip(cells, folders, strict=True)
-    ]
+    finished = [_finished(cell, f, errors.get(f.path)) for cell, f in zip(cells, folders, strict=True)]
+    for one in finished:
+        if one.error is not None and one.path not in errors:
+            reporter.warn(f"Failed: {one.cell.name}. {one.error}")
+    return finished
 
 
 def compute(training: Training) -> Outcome:
@@ -188,6 +189,17 @@ def _failures(training: Training, outcome: Outcome | Lost) -> list[tuple[Cell, s
     unseen = f"It was computed, but {training.url or training.store} does not have it: workers must see the same there."
     told = zip(training.cells, outcome.errors, missing, strict=True)
     return [(cell, error or unseen) for cell, error, none in told if error is not None or none]
+
+
+def _finished(cell: Cell, folder: RunFolder, error: str | None) -> Finished:
+    """What became of a cell. A result that cannot be read is a failure of this cell alone."""
+    result = None
+    if folder.result.exists():
+        try:
+            result = read_result(folder.result)
+        except RunError as unreadable:
+            error = error or str(unreadable)
+    return Finished(cell, folder.path, result, error)
 
 
 def _bounded(config: RunConfig, threads: int) -> RunConfig:

@@ -30,24 +30,27 @@ class _Sweep:
     parts: Sequence[Part]
     began: float = field(default_factory=time.monotonic)
     ended: set[int] = field(default_factory=set)
+    computed: int = 0
+    """Cells of the parts that ended."""
     failed: int = 0
 
     def ends(self, position: int, failed: int) -> None:
-        """A part is over."""
+        """A part is over: nothing of it need be looked at again."""
         self.ended.add(position)
+        self.computed += len(self.parts[position].results) - failed
         self.failed += failed
 
     def figures(self) -> dict[str, str]:
         """What to show. Time is left as if every cell took as long as those computed so far."""
         to_compute = sum(len(part.results) for part in self.parts)
-        computed = sum(result.exists() for part in self.parts for result in part.results)
-        running = sum(part.log.exists() for n, part in enumerate(self.parts) if n not in self.ended)
+        running = [part for n, part in enumerate(self.parts) if n not in self.ended and part.log.exists()]
+        computed = self.computed + sum(result.exists() for part in running for result in part.results)
         left = to_compute - computed - self.failed
         seconds = (time.monotonic() - self.began) / computed * left if computed else None
         return {
             "cells": str(self.cells),
             "done": str(self.cells - to_compute + computed),
-            "running": str(running),
+            "running": str(len(running)),
             "failed": str(self.failed),
             "time left": "unknown" if seconds is None else _duration(seconds),
         }

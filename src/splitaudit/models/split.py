@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from splitaudit.config import ModelConfig
 from splitaudit.errors import ModelError
-from splitaudit.models.cutting import cut
+from splitaudit.models.cutting import Split, cut
 from splitaudit.models.trial import try_out
 from splitaudit.models.zoo import build_model, named_depths
 
@@ -66,9 +66,7 @@ def build_split_model(
     Raises ModelError for what `build_model` and `cut` refuse, named depths that the model lacks, an image
     size that the model cannot take, and an output that is not (N, num_classes).
     """
-    input_end, server_end = _layer(config, config.input_end), _layer(config, config.server_end)
-    network = build_model(config, num_classes=num_classes, channels=image_shape[0], seed=seed)
-    parts = cut(network, input_end, server_end)
+    network, parts = _built_and_cut(config, num_classes=num_classes, channels=image_shape[0], seed=seed)
     normalize = Normalize(mean, std)
     F1 = nn.Sequential(OrderedDict(normalize=normalize, network=parts.F1))
     whole = nn.Sequential(OrderedDict(normalize=normalize, network=network))
@@ -80,6 +78,18 @@ def build_split_model(
         seed=seed,
     )
     return SplitModel(F1, parts.F2, parts.F3, whole, tuple(o1.shape[1:]), tuple(o2.shape[1:]))
+
+
+def check_cuts(config: ModelConfig) -> None:
+    """Raise ModelError for a model or cuts that `build_split_model` refuses whatever the images and classes are."""
+    _built_and_cut(config, num_classes=10, channels=3, seed=0)
+
+
+def _built_and_cut(config: ModelConfig, *, num_classes: int, channels: int, seed: int) -> tuple[nn.Module, Split]:
+    # First, since it needs no model.
+    input_end, server_end = _layer(config, config.input_end), _layer(config, config.server_end)
+    network = build_model(config, num_classes=num_classes, channels=channels, seed=seed)
+    return network, cut(network, input_end, server_end)
 
 
 def _layer(config: ModelConfig, name: str) -> str:

@@ -1,6 +1,7 @@
 """Ray: what is said where there is no cluster, and what becomes of items on one."""
 
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,25 @@ def test_unreachable_address_is_told_at_once() -> None:
 def test_address_that_is_none(address: str) -> None:
     with pytest.raises(ConfigError, match="must read host:port"):
         RayTasks(address, cpus=1, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "enough"), [(4, 0, True), (2, 1, True), (4, 1, False), (8, 0, False), (1, 2, False)]
+)
+def test_a_run_that_no_machine_has_room_for(
+    cpus: int, gpus: float, enough: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However much all of them have together. Refused where the cluster cannot grow, else told, for it may not."""
+    machines = [{"CPU": 4.0, "memory": 1e9}, {"CPU": 2.0, "GPU": 1.0}]
+    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
+    nodes.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
+    monkeypatch.setattr("ray.init", lambda **_options: None)
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    RayTasks("auto", cpus=cpus, gpus=gpus)._connect()
+    told = f"{cpus} CPUs and {gpus} GPUs, but the cluster's machines have 4 CPUs and 0 GPUs; 2 CPUs and 1 GPUs"
+    assert (told in caplog.text) is not enough
+    with nullcontext() if enough else pytest.raises(ConfigError, match=f"{cpus} CPUs and {gpus} GPUs, this machine"):
+        RayTasks("local", cpus=cpus, gpus=gpus)._connect()
 
 
 @pytest.mark.slow

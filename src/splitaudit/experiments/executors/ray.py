@@ -1,5 +1,6 @@
 """Tasks on a Ray cluster: Ray starts a lost worker's task again, and results come back through the store."""
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Generator, Sequence
@@ -53,7 +54,7 @@ class RayTasks:
             ray.shutdown()
 
     def _connect(self) -> None:
-        """Raises ConfigError if there is no cluster, or the machine is too small."""
+        """Raises ConfigError if there is no cluster, or this machine is too small; others may yet grow."""
         local = self._address == "local"
         try:
             if local:
@@ -63,14 +64,21 @@ class RayTasks:
                 ray.init(address=self._address, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"--ray {self._address}: no Ray cluster answers there ({error}).") from None
+        asked = {"CPU": self._cpus, "GPU": self._gpus}
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        if any(all(machine.get(name, 0) >= count for name, count in asked.items()) for machine in machines):
+            return
+        wanted = f"--ray {self._address}: each run is to have {self._cpus} CPUs and {self._gpus:g} GPUs"
+        had = "; ".join(" and ".join(f"{machine.get(name, 0):g} {name}s" for name in asked) for machine in machines)
         if local:
-            found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            for name, asked in (("CPU", self._cpus), ("GPU", self._gpus)):
-                if asked > found.get(name, 0):
-                    ray.shutdown()
-                    raise ConfigError(
-                        f"--ray local: a run is to have {asked} {name}s, this machine has {found.get(name, 0):g}."
-                    )
+            ray.shutdown()
+            raise ConfigError(f"{wanted}, this machine has {had}. Ask for less with --cpus and --gpus.")
+        logging.getLogger(__name__).warning(
+            "Warning: %s, but the cluster's machines have %s. The runs wait for one that is large enough: if the "
+            "cluster does not grow by itself, stop, and ask for less.",
+            wanted,
+            had,
+        )
 
 
 def _check_reachable(address: str) -> None:
