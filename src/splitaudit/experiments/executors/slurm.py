@@ -51,6 +51,8 @@ class SlurmJobs:
             executor.update_parameters(**self._options)
         except NameError as error:
             raise ConfigError(f"--slurm-set: {error}") from None
+        if not items:
+            return
         task = _Resumed(work)
         jobs: dict[submitit.Job[Value], tuple[int, int]] = {}
         try:

@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from splitaudit.errors import RunError
 from splitaudit.evaluation.result import CleanResult, Result
 from splitaudit.evaluation.statistics import Estimate, paired_estimate
 from splitaudit.experiments.reproduction.judging import Values
@@ -61,7 +63,10 @@ Measurements = Mapping[Key, Measured]
 
 
 def collect(plan: Plan, finished: Mapping[tuple[Need, int], Finished]) -> tuple[dict[Need, Audited], Measurements]:
-    """Every audit that ended with all its seeds, and the cells of the tables that rest on them."""
+    """Every audit that ended with all its seeds, and the cells of the tables that rest on them.
+
+    Raises RunError if a finished run's outcomes cannot be read.
+    """
     audits = {}
     for need in dict.fromkeys(need for need, _ in plan.cells):
         runs = [finished[need, seed] for seed in plan.seeds]
@@ -78,12 +83,20 @@ def collect(plan: Plan, finished: Mapping[tuple[Need, int], Finished]) -> tuple[
 
 
 def _audited(runs: Sequence[Finished], results: Sequence[Result]) -> Audited:
-    lost = [image_losses(RunFolder(run.path)) for run in runs]
+    right, lost = zip(*(_outcomes(RunFolder(run.path)) for run in runs), strict=True)
     return Audited(
         clean=[result.clean for result in results],
-        right=np.stack([_right(RunFolder(run.path)) for run in runs]),
+        right=np.stack(right),
         lost={name: np.stack([by_attack[name] for by_attack in lost]) for name in lost[0]},
     )
+
+
+def _outcomes(folder: RunFolder) -> tuple[Values, Mapping[str, Values]]:
+    """Of one seed. Raises RunError if they cannot be read."""
+    try:
+        return _right(folder), image_losses(folder)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunError(f"{folder.outcomes} cannot be read: {error}. If it is damaged, remove {folder.path}.") from None
 
 
 def _right(folder: RunFolder) -> Values:
