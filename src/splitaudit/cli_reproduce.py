@@ -33,27 +33,32 @@ def reproduce(
     slurm: Annotated[bool, typer.Option("--slurm", help="As Slurm jobs.")] = False,
     cpus: Annotated[int | None, typer.Option(min=1, help="Cores of each run on Ray or Slurm; 1 by default.")] = None,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of each run on Ray or Slurm.")] = None,
+    slurm_set: Annotated[
+        list[str], typer.Option(metavar="A=VALUE", help="An option of sbatch, such as partition=gpu; repeatable.")
+    ] = [],  # noqa: B006 (Typer copies it)
 ) -> None:
     """Compute the paper's tables anew, beside its values, and judge its claims. The same command resumes."""
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.reproduction import reproduce as computing
+    from splitaudit.experiments.reproduction.folder import ReproductionFolder, write_text
     from splitaudit.experiments.reproduction.plan import make_plan
     from splitaudit.experiments.reproduction.profiles import PROFILES
     from splitaudit.experiments.reproduction.sheets import document, sentences, sheets
     from splitaudit.experiments.reproduction.text import insert, print_to
-    from splitaudit.experiments.store import write_whole
 
     if what not in WHAT:
         raise ConfigError(unknown_name("table", what, WHAT))
     if profile not in PROFILES:
         raise ConfigError(unknown_name("profile", profile, PROFILES))
     tables = TABLES if what == "all" else tuple(table for table in TABLES if table == what)
-    plan = make_plan(PROFILES[profile], tables, theory=what in ("theory", "all"), seeds=seeds, overrides=set_)
-    folder = out or Path("runs") / f"reproduce-{profile}"
-    executor = make_executor(folder, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus)
+    here = ray in {None, "local"} and not slurm
+    theory = what in ("theory", "all")
+    plan = make_plan(PROFILES[profile], tables, theory=theory, seeds=seeds, overrides=set_, here=here)
+    folder = ReproductionFolder(out or Path("runs") / f"reproduce-{profile}")
+    executor = make_executor(folder.path, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus, options=slurm_set)
     console = Console(width=None if sys.stdout.isatty() else 200)
     if dry_run:
-        _show_plan(console, plan, executor.threads, workers or 1)
+        _show_plan(console, plan, executor.threads, None if ray is not None or slurm else workers or 1)
         return
     text = None if into is None else computing.read_document(into)
     name = "reproduction" if what == "all" else what
@@ -64,13 +69,14 @@ def reproduce(
     for sheet in sheets(found):
         print_to(console, sheet)
     if into is not None and text is not None:
-        write_whole(into, insert(text, document(found)).encode())
-    typer.echo(f"results: {folder / name}.md and {name}.json; the runs: {folder / 'runs'}")
+        write_text(into, insert(text, document(found)))
+    typer.echo(f"results: {folder.path / name}.md and {name}.json; the runs: {folder.store}")
     if found.failed:
         raise typer.Exit(1)
 
 
-def _show_plan(console: Console, plan: "Plan", threads: int, workers: int) -> None:
+def _show_plan(console: Console, plan: "Plan", threads: int, workers: int | None) -> None:
+    """With the time that it takes so many workers on this machine; None if Ray or Slurm compute."""
     from splitaudit.experiments.reproduction.estimate import estimate
 
     def say(text: str) -> None:
@@ -78,7 +84,8 @@ def _show_plan(console: Console, plan: "Plan", threads: int, workers: int) -> No
 
     profile = plan.profile
     say(f"Profile {profile.name}: {profile.title}.")
-    for what, sentences in (("Scaled", profile.scaled), ("Substituted", profile.substituted)):
+    told = (("Set by hand", plan.settings), ("Scaled", profile.scaled), ("Substituted", profile.substituted))
+    for what, sentences in told:
         for sentence in sentences:
             say(f"{what}: {sentence}")
     for table in plan.tables:
@@ -87,9 +94,15 @@ def _show_plan(console: Console, plan: "Plan", threads: int, workers: int) -> No
     say(f"{plan.trainings} distinct trainings, {len(plan.cells)} audits:")
     for cell in plan.cells.values():
         say(f"  {cell.config.target_fingerprint()}  {cell.name}")
-    passes, seconds = estimate(plan, threads)
+    try:
+        passes, seconds = estimate(plan, threads)
+    except ConfigError as error:
+        say(f"How long that takes is estimated on this machine only. {error}")
+        return
     for network, each in passes.items():
         step, forward = (1000 * value for value in (each.step, each.forward))
         say(f"{network}: {step:.2f} ms a training image, {forward:.2f} ms a classified one ({threads} threads)")
-    training, auditing = (value / workers / 3600 for value in (seconds.training, seconds.auditing))
-    say(f"About {training + auditing:.1f} hours, {training:.1f} of them of training; workers: {workers}.")
+    training, auditing = (value / (workers or 1) / 3600 for value in (seconds.training, seconds.auditing))
+    say(f"About {training + auditing:.1f} hours, {training:.1f} of them of training; workers: {workers or 1}.")
+    if workers is None:
+        say("That is one run after another, on this machine: how many Ray or Slurm compute at a time is not known.")

@@ -162,7 +162,7 @@ def _compute(training: Training, reporter: Reporter) -> Outcome:
         path = cell.training(training.store)
         beside = [(config, other) for other, config in configs.items() if other != path]
         try:
-            train_and_attack(_bounded(cell.config, training.threads), cell.attacks, path, reporter, beside)
+            train_and_attack(bounded(cell.config, training.threads), cell.attacks, path, reporter, beside)
             errors.append(None)
         except Exception as error:  # whatever it is, the others go on
             text = str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
@@ -202,8 +202,8 @@ def _finished(cell: Cell, folder: RunFolder, error: str | None) -> Finished:
     return Finished(cell, folder.path, result, error)
 
 
-def _bounded(config: RunConfig, threads: int) -> RunConfig:
-    """With at most so many threads."""
+def bounded(config: RunConfig, threads: int) -> RunConfig:
+    """A resolved config, with at most so many threads."""
     assert config.runtime.threads is not None, "the config must be resolved"
     runtime = config.runtime.model_copy(update={"threads": min(threads, config.runtime.threads)})
     return config.model_copy(update={"runtime": runtime})

@@ -170,6 +170,25 @@ def test_document_and_terminal_have_the_same_tables(rising: Reproduction) -> Non
         assert sentence in text
 
 
+def test_what_was_set_by_hand_comes_first(rising: Reproduction) -> None:
+    changed = rising.model_copy(update={"overrides": ["training.iterations=5"]})
+    first, rest = document(changed).split(f"{rising.profile_title[1:]}.", 1)
+    assert "- training.iterations=5" in first
+    assert "700 iterations" in rest
+    assert "by hand" not in document(rising)
+
+
+def test_rules_that_differ_are_told_where_they_are_used(rising: Reproduction) -> None:
+    """Two ways of counting what beats noise, and two sets of images of which clean accuracy is taken."""
+    notes = {sheet.title.split(":")[0]: " ".join(sheet.note.split()) for sheet in sheets(rising)}
+    for title in ("The paper's claims", "Table 1", "Table 6"):
+        assert "one-sided at 2.5%" in notes[title]
+        assert "Holm" in notes[title]
+    for title in ("The paper's claims", "Table 4"):
+        assert "all test images" in notes[title].lower()
+        assert "attacked" in notes[title]
+
+
 def test_results_go_between_the_marks_of_a_document() -> None:
     before = f"# Title\n\n{BEGIN}\nold\n{END}\n\nlast\n"
     assert insert(before, "new\n") == f"# Title\n\n{BEGIN}\nnew\n{END}\n\nlast\n"

@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 import pytest
+import torch
 
 from splitaudit.config_reading import load_config
 from splitaudit.errors import ConfigError
@@ -126,3 +127,27 @@ def test_overrides_reach_every_run() -> None:
     assert widths == {("resnet18", 8), ("efficientnet_b0", None), ("densenet", None), ("mobilenetv2", None)}
     with pytest.raises(ConfigError, match="iteration"):
         make_plan(PROFILES["smoke"], ["table1"], theory=False, overrides=["training.iteration=5"])
+
+
+def test_overrides_are_kept_but_for_where_and_with_what_it_is_computed() -> None:
+    overrides = ["training.iterations=5", "data.root=images", "runtime.threads=1", "training.iterations=6"]
+    plan = make_plan(PROFILES["smoke"], ["table1"], theory=False, overrides=overrides)
+    assert plan.settings == ["training.iterations=6"]
+
+
+def test_a_device_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without one, runs can be planned for a GPU that another machine has."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu = ["runtime.device=cuda", "runtime.precision=bf16"]
+    plan = make_plan(PROFILES["paper"], ["table4"], theory=False, overrides=gpu, here=False)
+    assert {(c.config.runtime.device, c.config.runtime.precision) for c in plan.cells.values()} == {("cuda", "bf16")}
+    with pytest.raises(ConfigError, match="'cuda' is not there"):
+        make_plan(PROFILES["paper"], ["table4"], theory=False, overrides=gpu)
+
+
+def test_the_aligned_servers_effort_is_told_in_numbers() -> None:
+    """Both the profile's and the default one."""
+    told = " ".join(PROFILES["cpu"].scaled)
+    for config in (PROFILES["cpu"].config(Setting("CIFAR-10")), load_config("paper")):
+        assert f"{config.alignment.steps:,} " in told
+        assert f" of {config.alignment.batch_size}" in told

@@ -1,15 +1,22 @@
 """The smoke profile: real runs for every table, every claim and section 4.3; and the command."""
 
-from collections.abc import Callable, Iterator, Sequence
+import errno
+import shutil
+import stat
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from splitaudit.errors import RunError
 from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.reproduction import folder as writing
 from splitaudit.experiments.reproduction import reproduce as computing
-from splitaudit.experiments.reproduction import theory
+from splitaudit.experiments.reproduction import theory_runs
 from splitaudit.experiments.reproduction.claims import claims_about
+from splitaudit.experiments.reproduction.folder import ReproductionFolder
 from splitaudit.experiments.reproduction.plan import Plan, make_plan
 from splitaudit.experiments.reproduction.profiles import PROFILES
 from splitaudit.experiments.reproduction.published import published_tables
@@ -30,7 +37,7 @@ class InThisProcess:
     def __init__(self) -> None:
         self.computed = 0
 
-    def run(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, work: Callable[[Any], Any], items: Sequence[Any]) -> Generator[tuple[int, Any]]:
         for position, item in enumerate(items):
             self.computed += 1
             yield position, work(item)
@@ -48,7 +55,7 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="module")
 def found(plan: Plan, folder: Path) -> Reproduction:
-    return computing.reproduce(plan, "reproduction", folder, InThisProcess(), Reporter())
+    return computing.reproduce(plan, "reproduction", ReproductionFolder(folder), InThisProcess(), Reporter())
 
 
 def test_every_table_claim_and_conclusion_is_exercised(plan: Plan, found: Reproduction) -> None:
@@ -80,15 +87,12 @@ def test_the_folder_holds_the_results_and_the_runs(found: Reproduction, folder: 
     assert all((folder / "runs" / str(cell.run) / "result.json").exists() for cell in cells)
 
 
-def test_again_nothing_is_computed(
-    found: Reproduction, folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_again_nothing_is_computed(found: Reproduction, folder: Path, plan: Plan) -> None:
     """Neither trainings nor audits nor section 4.3; a table by itself finds its runs there, too."""
-    monkeypatch.setattr(theory, "_measure", lambda *_: pytest.fail("measured again"))
-    executor = InThisProcess()
-    assert computing.reproduce(plan, "reproduction", folder, executor, Reporter()) == found
+    executor, kept = InThisProcess(), ReproductionFolder(folder)
+    assert computing.reproduce(plan, "reproduction", kept, executor, Reporter()) == found
     alone = make_plan(PROFILES["smoke"], ["table2"], theory=False)
-    table2 = computing.reproduce(alone, "table2", folder, executor, Reporter())
+    table2 = computing.reproduce(alone, "table2", kept, executor, Reporter())
     assert executor.computed == 0
     assert table2.tables == [table for table in found.tables if table.name == "table2"]
     assert [claim.name for claim in table2.claims] == ["baselines"]
@@ -122,7 +126,80 @@ def test_command_finds_what_is_done_and_fills_a_document(
     assert (folder / "reproduction.md").read_text(encoding="utf-8") in paper.read_text(encoding="utf-8")
 
 
+def test_section_4_3_costs_no_table(
+    found: Reproduction, folder: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failures are named among the others; a kill while it is measured finds the tables written."""
+
+    def fails(*_: object) -> Any:
+        raise RunError("the checkpoint is damaged")
+
+    def killed(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    without = ReproductionFolder(folder)
+    monkeypatch.setattr(theory_runs, "_kept", lambda _: None)
+    monkeypatch.setattr(theory_runs, "measure_theory", fails)
+    failing = computing.reproduce(plan, "failing", without, InThisProcess(), Reporter())
+    assert (failing.tables, failing.claims, failing.theory) == (found.tables, found.claims, None)
+    assert failing.failed == [f"section 4.3, alpha={alpha}: the checkpoint is damaged" for alpha in (0, 1, 100)]
+    monkeypatch.setattr(theory_runs, "measure_theory", killed)
+    with pytest.raises(KeyboardInterrupt):
+        computing.reproduce(plan, "killed", without, InThisProcess(), Reporter())
+    written = Reproduction.model_validate_json((folder / "killed.json").read_text(encoding="utf-8"))
+    assert written == found.model_copy(update={"theory": None})
+
+
+def test_full_disk(
+    found: Reproduction, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writing, "write_whole", full)
+    arguments = ("reproduce", "table4", "--profile", "smoke", "--out", str(folder))
+    assert splitaudit(*arguments, monkeypatch=monkeypatch) == 2
+    assert "table4.json cannot be written: No space left on device." in capsys.readouterr().err
+
+
+def test_outcomes_that_cannot_be_read(found: Reproduction, folder: Path, plan: Plan, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    damaged = next(iter((tmp_path / "runs").rglob("outcomes.parquet")))
+    damaged.write_bytes(b"half")
+    with pytest.raises(RunError, match=r"outcomes\.parquet cannot be read"):
+        computing.reproduce(plan, "reproduction", ReproductionFolder(tmp_path), InThisProcess(), Reporter())
+
+
+def test_slurm(
+    found: Reproduction,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its options go to sbatch; a GPU that this machine lacks may be asked for, but nobody knows how fast it is."""
+    pytest.importorskip("submitit")
+    for command in ("sbatch", "srun"):
+        (tmp_path / command).write_text("#!/bin/sh\n")
+        (tmp_path / command).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    slurm = ("reproduce", "table4", "--profile", "smoke", "--out", str(folder), "--slurm", "--slurm-set", "time=90")
+    assert splitaudit(*slurm, monkeypatch=monkeypatch) == 0
+    assert splitaudit(*slurm, "--slurm-set", "partitoin=gpu", monkeypatch=monkeypatch) == 2
+    assert "slurm_partitoin" in capsys.readouterr().err
+    assert splitaudit(*slurm, "--dry-run", monkeypatch=monkeypatch) == 0
+    assert "how many Ray or Slurm compute at a time is not known" in capsys.readouterr().out
+    gpu = ("--set", "runtime.device=cuda", "--set", "runtime.precision=bf16")
+    assert splitaudit(*slurm, *gpu, "--dry-run", monkeypatch=monkeypatch) == 0
+    told = capsys.readouterr().out
+    assert "Set by hand: runtime.device=cuda" in told
+    assert "'cuda' is not there" in told
+    assert "hours" not in told
+
+
 BAD_INPUT = {
+    "no time for Slurm jobs": (["table1", "--profile", "smoke", "--slurm"], "--slurm-set time=MINUTES|no `sbatch`"),
     "unknown table": (["table7", "--profile", "smoke"], "Did you mean 'table6'|table1"),
     "unknown profile": (["table1", "--profile", "cpus"], "Did you mean 'cpu'"),
     "unknown setting": (["table1", "--profile", "smoke", "--set", "training.iteration=5"], "Did you mean 'iterations'"),

@@ -42,6 +42,7 @@ def assemble(
     return Reproduction(
         profile=profile.name,
         profile_title=profile.title,
+        overrides=plan.settings,
         scaled=list(profile.scaled),
         substituted=list(profile.substituted),
         seeds=len(plan.seeds),

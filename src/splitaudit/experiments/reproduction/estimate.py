@@ -16,7 +16,7 @@ from splitaudit.experiments.reproduction.plan import Plan
 from splitaudit.experiments.run import anchors
 from splitaudit.experiments.sweep import Cell
 from splitaudit.learning.session import Session
-from splitaudit.runtime import start_runtime
+from splitaudit.runtime import resolve, start_runtime
 
 TEST_IMAGES = 10_000
 """On which clean accuracy is taken: CIFAR-10's."""
@@ -43,7 +43,10 @@ class Time:
 
 
 def estimate(plan: Plan, threads: int) -> tuple[dict[str, Passes], Time]:
-    """The passes of each distinct network, and what the whole plan takes one worker with so many threads."""
+    """The passes of each distinct network, and what the whole plan takes one worker with so many threads.
+
+    Raises ConfigError if it is for a device that this machine does not have.
+    """
     passes: dict[str, Passes] = {}
     training = auditing = 0.0
     seen = set()
@@ -66,7 +69,7 @@ def measure(config: RunConfig, image_shape: tuple[int, int, int], threads: int) 
     """Train the config's network for a few steps on random images, and classify some."""
     runtime = config.runtime.model_copy(update={"threads": min(threads, config.runtime.threads or threads)})
     config = config.model_copy(update={"runtime": runtime})
-    started = start_runtime(config)
+    started = start_runtime(resolve(config))
     batch = config.training.batch_size
     pixels = torch.randint(
         256, (4 * batch, *image_shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

@@ -9,6 +9,8 @@ from splitaudit.experiments.sweep import Cell
 
 TRANSFER_ATTACKS = ("vmi-fgsm", "s2i-fgsm")
 """Table 2's baselines, VR and SSA."""
+NO_PART_OF_A_FIGURE = ("data.root", "runtime.threads")
+"""Overrides that say where images lie and how a machine is used: none of the results."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,17 @@ class Plan:
     left_out: tuple[Key, ...]
     """Those that the profile has no images or no room for."""
     seeds: tuple[int, ...]
+    overrides: dict[str, str]
+    """What every run was set to besides, by key, but for `NO_PART_OF_A_FIGURE`."""
     theory: tuple[Need, ...]
     """The audits whose targets section 4.3 is looked at with; none if it was not asked for."""
     cells: dict[tuple[Need, int], Cell]
     """By what is needed, and seed."""
+
+    @property
+    def settings(self) -> list[str]:
+        """The overrides, each as `a.b=value`."""
+        return [f"{key}={value}" for key, value in self.overrides.items()]
 
     @property
     def trainings(self) -> int:
@@ -56,9 +65,18 @@ def need_of(key: Key) -> Need:
 
 
 def make_plan(
-    profile: Profile, tables: Sequence[str], *, theory: bool, seeds: int = 1, overrides: Sequence[str] = ()
+    profile: Profile,
+    tables: Sequence[str],
+    *,
+    theory: bool,
+    seeds: int = 1,
+    overrides: Sequence[str] = (),
+    here: bool = True,
 ) -> Plan:
-    """Plan `tables`, and section 4.3 if asked for. Raises ConfigError for invalid `overrides` (`a.b=value`)."""
+    """Plan `tables`, and section 4.3 if asked for, to be computed on this machine or not `here`.
+
+    Raises ConfigError for invalid `overrides` (`a.b=value`), among them a device that is to be here and is not.
+    """
     every = [key for table in tables for key in keys_of(table)]
     keys = [key for key in every if profile.covers(setting_of(key)[0])]
     looked_at = _theory_needs(profile) if theory else ()
@@ -69,7 +87,12 @@ def make_plan(
     for need in dict.fromkeys(needs):
         for seed in range(seeds):
             config = profile.config(
-                need.setting, seed=seed, overrides=overrides, transfer=bool(need.attacks), beside=need.beside
+                need.setting,
+                seed=seed,
+                overrides=overrides,
+                transfer=bool(need.attacks),
+                beside=need.beside,
+                here=here,
             )
             cells[need, seed] = Cell(config, need.attacks, _labels(need, seed))
     return Plan(
@@ -78,9 +101,17 @@ def make_plan(
         keys=tuple(keys),
         left_out=tuple(key for key in every if key not in set(keys)),
         seeds=tuple(range(seeds)),
+        overrides=_that_matter(overrides),
         theory=looked_at,
         cells=cells,
     )
+
+
+def _that_matter(overrides: Sequence[str]) -> dict[str, str]:
+    """Those that are part of what a figure rests on; of two for one key the last, which holds."""
+    parts = (override.partition("=") for override in overrides)
+    values = {key.strip(): value.strip() for key, _, value in parts}
+    return {key: value for key, value in values.items() if key not in NO_PART_OF_A_FIGURE}
 
 
 def _theory_needs(profile: Profile) -> tuple[Need, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from splitaudit.config import RunConfig
+from splitaudit.config import AlignmentConfig, RunConfig
 from splitaudit.config_reading import load_config
 from splitaudit.experiments.reproduction.settings import Setting
 from splitaudit.runtime import resolve
@@ -60,11 +60,13 @@ class Profile:
         overrides: Sequence[str] = (),
         transfer: bool = False,
         beside: bool = False,
+        here: bool = True,
     ) -> RunConfig:
         """The resolved config of a setting that the profile covers, for Table 2's transfer attacks or with the second
         kind of perturbation if asked for.
 
-        `overrides` (`a.b=value`) go before what the tables vary. Raises ConfigError for invalid ones.
+        `overrides` (`a.b=value`) go before what the tables vary; `here` or not, as in `resolve`. Raises ConfigError for
+        invalid ones.
         """
         instances = setting.instances if self.instances is None else self.instances[setting.instances]
         varied = [
@@ -81,7 +83,7 @@ class Profile:
         varied += [override for override in network if override.startswith("model.")]
         scale = [*self.overrides, *network, *(self.transfer if transfer else ())]
         perturbation = self.beside if beside else ()
-        return resolve(load_config(self.preset, [*scale, *overrides, *perturbation, *varied]))
+        return resolve(load_config(self.preset, [*scale, *overrides, *perturbation, *varied]), here=here)
 
 
 _NETWORKS = {"EfficientNet": "efficientnet_b0", "DenseNet": "densenet", "MobileNet": "mobilenetv2"}
@@ -133,7 +135,8 @@ _CPU = Profile(
         "compares them all the same.",
         "The proxies of VR and SSA train as long as the target, and these two attack 500 test images.",
         "PGD takes 5 steps and one start. Where input layers are not linear (Table 5, depth 2 and more), the aligned "
-        "server fits for 100 steps at most, a sixth of its default.",
+        f"server fits for 100 steps of 128 images at most, by default for {AlignmentConfig().steps:,} of "
+        f"{AlignmentConfig().batch_size}.",
     ),
     substituted=(
         "SVHN, the source unlike the clients' images, is Fashion-MNIST: 10,000 grey images of clothing. Columns and "

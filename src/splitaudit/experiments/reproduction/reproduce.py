@@ -6,34 +6,37 @@ from splitaudit.errors import RunError
 from splitaudit.experiments.executors import Executor
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.reproduction.assemble import assemble
+from splitaudit.experiments.reproduction.folder import ReproductionFolder
 from splitaudit.experiments.reproduction.measured import collect
 from splitaudit.experiments.reproduction.plan import Plan
 from splitaudit.experiments.reproduction.result import Reproduction
-from splitaudit.experiments.reproduction.sheets import document
 from splitaudit.experiments.reproduction.text import insert
-from splitaudit.experiments.reproduction.theory import TargetTheory, obtain_theory
-from splitaudit.experiments.store import write_whole
+from splitaudit.experiments.reproduction.theory_runs import obtain_theory
 from splitaudit.experiments.sweep import run_sweep
 
 
-def reproduce(plan: Plan, name: str, out: Path, executor: Executor, reporter: Reporter) -> Reproduction:
-    """Compute what `out` does not hold yet; write `<name>.json` and `<name>.md` there.
+def reproduce(
+    plan: Plan, name: str, folder: ReproductionFolder, executor: Executor, reporter: Reporter
+) -> Reproduction:
+    """Compute what the folder does not hold yet; write `<name>.json` and `<name>.md` there, tables before section 4.3.
 
-    A failed run stops no other: what rests on it is left out, and named. Raises SplitAuditError as `run_sweep` does.
+    What fails stops nothing else: what rests on it is left out, and named. Raises RunError for the folder of another
+    reproduction, for one that cannot be read or written, and SplitAuditError as `run_sweep` does.
     """
-    store = out / "runs"
-    finished = dict(zip(plan.cells, run_sweep(list(plan.cells.values()), store, executor, reporter), strict=True))
+    folder.take(plan)
+    runs = run_sweep(list(plan.cells.values()), folder.store, executor, reporter)
+    finished = dict(zip(plan.cells, runs, strict=True))
     audits, cells = collect(plan, finished)
-    theory: dict[float, TargetTheory] = {}
-    for need in plan.theory:
-        if need in audits:
-            run = finished[need, plan.seeds[0]]
-            config, training = run.cell.config, run.cell.training(store)
-            theory[need.setting.alpha] = obtain_theory(config, run.path, training, reporter)
-    failed = [f"{run.cell.name}: {_in_a_line(run.error)}" for run in finished.values() if run.error is not None]
-    found = assemble(plan, audits, cells, theory, failed)
-    write_whole(out / f"{name}.json", (found.model_dump_json(indent=2) + "\n").encode())
-    write_whole(out / f"{name}.md", document(found).encode())
+    failed = [f"{run.cell.name}: {_in_a_line(run.error)}" for run in runs if run.error is not None]
+    found = assemble(plan, audits, cells, {}, failed)
+    if plan.tables:
+        folder.write(name, found)
+    if plan.theory:
+        targets = {need.setting.alpha: finished[need, plan.seeds[0]] for need in plan.theory if need in audits}
+        theory, errors = obtain_theory(targets, folder.store, executor, reporter)
+        failed += [f"section 4.3, alpha={alpha:g}: {_in_a_line(error)}" for alpha, error in errors.items()]
+        found = assemble(plan, audits, cells, theory, failed)
+        folder.write(name, found)
     return found
 
 

@@ -11,8 +11,6 @@ from splitaudit.evaluation.statistics import mean_estimate, paired_estimate
 from splitaudit.experiments.reproduction.judging import Values, Verdict
 from splitaudit.experiments.reproduction.published import Quantity
 
-SCHEMA_VERSION = 1
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -61,7 +59,8 @@ class CellResult(_Part):
     true_input: Figure | None = None
     """Drop of SLADV through the clients' own layers: the ceiling, an oracle."""
     beats_noise: bool | None = None
-    """Whether the cell's attack costs more than noise on the same images (its interval lies above zero)."""
+    """Whether the cell's attack costs more than noise on the same images: the interval of the difference lies above
+    zero, so one-sided at 2.5%, for this cell by itself."""
     run: str | None = None
     """Folder of the first seed's run, below that of all runs."""
 
@@ -114,7 +113,8 @@ class ClaimResult(_Part):
     cells: int
     """How many cells the claim rests on."""
     cells_beyond_noise: int | None
-    """In how many of them the attack costs more than noise, after Holm's correction; None for clean accuracy."""
+    """In how many of them the attack costs more than noise, one-sided at 5% after Holm's correction for their number;
+    None for clean accuracy."""
 
 
 class BesideResult(_Part):
@@ -212,6 +212,9 @@ class Reproduction(_Part):
     schema_version: Literal[1] = 1
     profile: str
     profile_title: str
+    overrides: list[str] = []
+    """What `--set` changed of the profile in every run, each as `a.b=value`; where and with how many threads it was
+    computed is left out."""
     scaled: list[str]
     substituted: list[str]
     seeds: int
@@ -223,6 +226,6 @@ class Reproduction(_Part):
     """The second kind of it, that of `beside`; empty if there is none."""
     claims: list[ClaimResult]
     theory: TheoryResult | None
-    """None unless it was asked for."""
+    """None unless it was asked for, and if all of it failed."""
     failed: list[str]
     """Runs that ended with an error, and the error."""

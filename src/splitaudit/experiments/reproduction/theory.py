@@ -1,10 +1,10 @@
-"""Section 4.3 of the paper on the targets that were trained for Table 3: measured once for each, and kept."""
+"""Section 4.3 of the paper, measured on a target that was trained for Table 3."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from splitaudit.config import RunConfig
@@ -27,7 +27,7 @@ from splitaudit.experiments.reproduction.result import (
     GradientResult,
     ShadowKind,
 )
-from splitaudit.experiments.store import RunFolder, write_whole
+from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.training import resume
 
 LIKENESSES = ("vjp_cosine", "jvp_cosine", "subspace_overlap")
@@ -56,21 +56,11 @@ class TargetTheory(BaseModel):
     bound: BoundResult
 
 
-def obtain_theory(config: RunConfig, run: Path, training: Path, reporter: Reporter) -> TargetTheory:
-    """What the folder of an audit keeps, or what is now measured on its target, which was trained in `training`.
+def measure_theory(config: RunConfig, training: Path, reporter: Reporter) -> TargetTheory:
+    """What the target that was trained in the folder `training` says about section 4.3.
 
     Raises RunError if the training's last checkpoint cannot be read.
     """
-    file = run / "theory.json"
-    try:
-        return TargetTheory.model_validate_json(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError):
-        found = _measure(config, training, reporter)
-        write_whole(file, found.model_dump_json(indent=2).encode())
-        return found
-
-
-def _measure(config: RunConfig, training: Path, reporter: Reporter) -> TargetTheory:
     alpha = config.adversary.alpha
     assert alpha is not None, "the config is resolved"
     parts = build(config, reporter.say)
