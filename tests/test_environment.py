@@ -8,9 +8,12 @@ from pathlib import Path
 import splitaudit
 from splitaudit.environment import describe_environment, source_digest
 
-DIGEST = (
-    "import sys, types; sys.modules['torch'] = types.ModuleType('torch'); from splitaudit import environment as e; "
-)
+DIGEST = """
+import sys, types
+sys.modules["torch"] = types.ModuleType("torch")
+from splitaudit.environment import source_digest
+print(source_digest())
+"""
 
 
 def digest_of(package: Path) -> str:
@@ -28,4 +31,5 @@ def test_it_tells_one_code_from_another(tmp_path: Path) -> None:
     (package / "errors.py").write_text((package / "errors.py").read_text() + "\n")
     changed = digest_of(package)
     (package / "errors.py").rename(package / "mistakes.py")
+    assert changed
     assert len({source_digest(), changed, digest_of(package)}) == 3
