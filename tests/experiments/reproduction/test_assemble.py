@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,3 +212,19 @@ def test_a_failed_run_leaves_its_cells_out(plan: Plan) -> None:
     assert set(missing) >= {"100"}
     assert "the loss became nan" in document(found)
     assert not any(math.isnan(contrast.measured.value) for c in found.claims for contrast in c.as_stated.contrasts)
+
+
+def test_audits_of_several_versions_of_the_code_are_told_of(plan: Plan) -> None:
+    """What lies between their cells may lie between the versions."""
+    needs = [need for need, _ in plan.cells][:2]
+
+    def assembled(*versions: str) -> Reproduction:
+        audits = {
+            need: replace(audited(0.1), code_versions=frozenset({version}))
+            for need, version in zip(needs, versions, strict=True)
+        }
+        return assemble(plan, audits, {}, {}, [])
+
+    assert assembled("abc", "abc").code_versions == ["abc"]
+    assert "versions of the code" not in document(assembled("abc", "abc"))
+    assert "computed by 2 versions of the code (abc, unknown)" in document(assembled("unknown", "abc"))

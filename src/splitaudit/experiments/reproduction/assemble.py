@@ -48,6 +48,7 @@ def assemble(
         seeds=len(plan.seeds),
         trainings=plan.trainings,
         environment=describe_environment(),
+        code_versions=sorted(frozenset[str]().union(*(audited.code_versions for audited in audits.values()))),
         tables=[_table(name, cells) for name in plan.tables],
         beside=[
             BesideResult(source=need.setting.source, drops=_drops(audits[need]))

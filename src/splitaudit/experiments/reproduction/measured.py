@@ -30,6 +30,8 @@ class Audited:
     """100 where the attacked image was classified correctly before, else 0."""
     lost: Mapping[str, Values]
     """By attack: 100 for an image that it turned wrong, -100 for one that it turned right, else 0."""
+    code_versions: frozenset[str] = frozenset()
+    """Digests of the code that computed it."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def _audited(runs: Sequence[Finished], results: Sequence[Result]) -> Audited:
         clean=[result.clean for result in results],
         right=np.stack(right),
         lost={name: np.stack([by_attack[name] for by_attack in lost]) for name in lost[0]},
+        code_versions=frozenset(str(result.environment.get("source", "unknown")) for result in results),
     )
 
 

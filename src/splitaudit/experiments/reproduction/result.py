@@ -220,6 +220,8 @@ class Reproduction(_Part):
     seeds: int
     trainings: int
     environment: dict[str, Any]
+    code_versions: list[str] = []
+    """Digests of the code that computed the audits; `unknown` for results that do not tell."""
     tables: list[TableResult]
     beside: list[BesideResult]
     perturbation: str

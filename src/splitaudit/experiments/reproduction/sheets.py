@@ -55,6 +55,9 @@ def sentences(found: Reproduction) -> Iterator[str]:
     for what, items in (("Scaled", found.scaled), ("Substituted", found.substituted), ("Failed", found.failed)):
         if items:
             yield _list(what, items)
+    if len(found.code_versions) > 1:
+        versions = f"{len(found.code_versions)} versions of the code ({', '.join(found.code_versions)})"
+        yield f"The audits were computed by {versions}: what lies between two cells may lie between two versions."
     cells = [cell for table in found.tables for cell in table.cells if cell.beats_noise is not None]
     if cells:
         yield _in_words(cells, found.seeds)
