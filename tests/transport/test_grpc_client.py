@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
+import grpc
 import pytest
 import torch
 
 from splitaudit.config import TransportConfig
 from splitaudit.errors import DivergenceError, TransportError
 from splitaudit.transport import messages_pb2 as pb
-from splitaudit.transport.grpc_client import GrpcTransport
+from splitaudit.transport.grpc_client import GrpcTransport, leave
 from splitaudit.transport.protocol import Request
 from splitaudit.transport.wire import Specs, TensorSpec, encode
 from tests.transport.parts import framed
@@ -62,3 +63,37 @@ def test_a_tensor_that_is_not_the_one_expected(tensor: torch.Tensor, reason: str
 def test_layers_that_are_none() -> None:
     with pytest.raises(TransportError, match="layers are unusable"):
         client_of(framed(pb.DeliverReply(), [b"no safetensors"])).deliver(REQUEST)
+
+
+class Faulty(grpc.RpcError):
+    """A call that failed."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self.code = lambda: code
+
+
+@pytest.mark.parametrize(
+    ("faults", "told", "calls"),
+    [
+        ([], True, 1),
+        ([grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED], True, 3),
+        ([grpc.StatusCode.FAILED_PRECONDITION], False, 1),
+    ],
+)
+def test_goodbye_is_said_again_after_a_fault_of_the_network(
+    faults: list[grpc.StatusCode], told: bool, calls: int
+) -> None:
+    made: list[str] = []
+
+    class Channel:
+        def unary_unary(self, method: str) -> Callable[..., bytes]:
+            def call(*_arguments: object, **_options: object) -> bytes:
+                made.append(method)
+                if len(made) <= len(faults):
+                    raise Faulty(faults[len(made) - 1])
+                return b""
+
+            return call
+
+    assert leave(Channel()) is told  # type: ignore[arg-type]
+    assert made == ["/splitaudit.SplitLearning/Leave"] * calls

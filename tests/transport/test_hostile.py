@@ -55,7 +55,9 @@ class Intruder:
     def __init__(self, settings: str, specs: Specs, channel: grpc.Channel) -> None:
         self.settings = settings
         self.run, self._channel = fingerprint(self.settings), channel
-        self.o1, self.o2 = torch.randn(specs.o1.shape), torch.randn(specs.o2.shape)
+        # Of its own: the clients may be initialising their models now, and the global generator is theirs meanwhile.
+        own = torch.Generator().manual_seed(0)
+        self.o1, self.o2 = (torch.randn(spec.shape, generator=own) for spec in (specs.o1, specs.o2))
         self.generation = unpack_alone(pb.HelloReply, self._call("Hello", self.hello())).generation
 
     def send(self, method: str, content: bytes | list[bytes]) -> tuple[grpc.StatusCode, str]:

@@ -56,11 +56,17 @@ def named(name: str) -> Metadata:
 def leave(channel: grpc.Channel, metadata: Metadata | None = None) -> bool:
     """Tell the server that this client has the model, unless it is gone; whether it could be told."""
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Leave")
-    try:
-        call(b"".join(pack(pb.LeaveRequest())), timeout=POLL_SECONDS, metadata=metadata)
-    except grpc.RpcError:
-        return False
-    return True
+    began = time.monotonic()
+    while time.monotonic() - began < POLL_SECONDS:
+        try:
+            call(b"".join(pack(pb.LeaveRequest())), timeout=POLL_SECONDS, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() not in _AGAIN:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
+    return False
 
 
 class GrpcTransport:
