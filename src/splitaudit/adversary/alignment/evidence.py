@@ -27,7 +27,8 @@ HELD_OUT = 8
 """One image in so many, and one recorded sample in so many, judge and are not fitted to."""
 BATCH = 128
 INVERSE_STEPS = 150
-"""Of each map that the first inverse is the mean of. Longer fits of one brought nothing that more of them do not."""
+"""At most, of each map that the first inverse is the mean of: a short fit of shadow layers takes fewer, and longer fits
+of one map brought nothing that more of them do not."""
 VECTOR_WEIGHT = 0.1
 """Of the covariance of a stage whose features are vectors: with one row a sample, it is known poorly."""
 
@@ -43,7 +44,7 @@ class Evidence:
     ) -> None:
         server = Stages(layers)
         self.runtime = runtime
-        self._inverse_steps = min(INVERSE_STEPS, config.steps)
+        self._inverse_steps = max(1, min(INVERSE_STEPS, config.steps // 4))
         self.layers = layers.eval().requires_grad_(False)
         self._tapped = server.tap(server.spread(config.stages)).eval()
         order = torch.randperm(len(images), generator=derive_generator(runtime.seed, "held-out images"))
