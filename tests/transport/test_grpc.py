@@ -17,6 +17,7 @@ from torch import Tensor
 from splitaudit.errors import SplitAuditError, TransportError
 from splitaudit.experiments.run import attack
 from splitaudit.experiments.serving import build_server, serve
+from splitaudit.experiments.store import RunFolder
 from splitaudit.learning.state import part
 from splitaudit.runtime import start_runtime
 from splitaudit.transport import certificates, frames, grpc_client
@@ -42,6 +43,19 @@ def test_as_in_one_process(schedule: str, topology: str, tmp_path: Path) -> None
     assert_same((models[0], models[1]))
     assert any("honest server" in line for line in deployment.said)
     assert any("says it is: honest" in line for line in deployment.said)
+
+
+def test_bf16_on_the_wire_halves_what_is_sent(tmp_path: Path) -> None:
+    """Trained to the end, and not to the same bits."""
+    received = {}
+    for wire in ("exact", "bf16"):
+        deployment = Deployment(tmp_path / wire, "runtime.precision=float32", f"transport.wire={wire}")
+        deployment.train()
+        rows = RunFolder(tmp_path / wire / "run-server").read_metrics()
+        received[wire] = max(int(row["bytes_received"]) for row in rows if "bytes_received" in row)
+    assert 0.4 < received["bf16"] / received["exact"] < 0.7
+    trained = [load_file(tmp_path / wire / "run-a" / "model.safetensors") for wire in received]
+    assert any(not torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
 
 
 @pytest.fixture
