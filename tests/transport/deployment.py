@@ -73,13 +73,17 @@ class Deployment:
 
     def train(self, port: int | None = None, insecure: bool = False) -> None:
         """To the end, with all three."""
+        self.wait_for(self.start(port, insecure))
+
+    def start(self, port: int | None = None, insecure: bool = False) -> list[threading.Thread]:
+        """The server, and the clients a and b."""
         threads = [
             threading.Thread(target=self.serve, kwargs={"insecure": insecure}, daemon=True),
             *(threading.Thread(target=self.join, args=(name, port, insecure), daemon=True) for name in ("a", "b")),
         ]
         for thread in threads:
             thread.start()
-        self.wait_for(threads)
+        return threads
 
     def wait_for(self, threads: list[threading.Thread]) -> None:
         """Until all have ended; not any longer if one of them has failed."""

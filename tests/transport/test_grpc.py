@@ -127,12 +127,7 @@ def test_killed_before_it_could_say_goodbye(tmp_path: Path, monkeypatch: pytest.
         leave(transport, client)
 
     monkeypatch.setattr(GrpcTransport, "leave", vanishes)
-    server, a, b = (
-        threading.Thread(target=work, args=names, daemon=True)
-        for work, names in ((deployment.serve, ()), (deployment.join, ("a",)), (deployment.join, ("b",)))
-    )
-    for thread in (server, a, b):
-        thread.start()
+    server, a, b = deployment.start()
     b.join(200)
     assert [type(error) for error in deployment.errors] == [GoneError], deployment.said
     deployment.errors.clear()
@@ -156,12 +151,7 @@ def test_going_on_without_a_client_until_it_comes_back(tmp_path: Path, monkeypat
         return backward(transport, request, do2)
 
     monkeypatch.setattr(GrpcTransport, "backward", vanishes)
-    server, a, b = (
-        threading.Thread(target=work, args=names, daemon=True)
-        for work, names in ((deployment.serve, ()), (deployment.join, ("a",)), (deployment.join, ("b",)))
-    )
-    for thread in (server, a, b):
-        thread.start()
+    server, a, b = deployment.start()
     b.join(200)
     assert [type(error) for error in deployment.errors] == [GoneError], deployment.said
     deployment.errors.clear()

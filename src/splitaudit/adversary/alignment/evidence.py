@@ -90,7 +90,7 @@ class Evidence:
 
     @torch.no_grad()
     def score(self, shadow: nn.Module, images: Tensor | None = None) -> float:
-        """How unlike the held-out activations those of shadow layers, in eval mode, are on images (held-out ones).
+        """How unlike the held-out activations those of shadow layers, in eval mode, are: on `images`, or held-out ones.
 
         The distances of `Moments.distance` at the cut and after each stage, added; 0 for the same statistics.
         """
