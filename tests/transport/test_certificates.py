@@ -71,3 +71,18 @@ def test_what_is_refused(ca: Path, tmp_path: Path) -> None:
     (tmp_path / "clients.txt").write_text("a 1\na 2\n")
     with pytest.raises(TransportError, match="name of its own"):
         read_clients(tmp_path / "clients.txt")
+
+
+def test_a_party_s_own_certificate_is_looked_at_before_it_connects(ca: Path, tmp_path: Path) -> None:
+    """The other end would close the connection without saying why."""
+    issue(ca, "client", "a", tmp_path / "a", [])
+    issue(ca, "client", "late", tmp_path / "late", [], days=0)
+    with pytest.raises(TransportError, match=r"cert\.pem expired on \d{4}-\d\d-\d\d: .* renews it"):
+        read_credentials(tmp_path / "late")
+    init(tmp_path / "other")
+    (tmp_path / "a" / "ca.pem").write_bytes((tmp_path / "other" / "ca.pem").read_bytes())
+    for content in (None, b"nonsense"):
+        if content is not None:
+            (tmp_path / "a" / "cert.pem").write_bytes(content)
+        with pytest.raises(TransportError, match="no certificate of the authority"):
+            read_credentials(tmp_path / "a")

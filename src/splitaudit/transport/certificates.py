@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -49,7 +50,25 @@ def read_credentials(folder: Path) -> Credentials:
         raise TransportError(
             f"--certs {folder}: {error.strerror}: {error.filename}. `splitaudit certs issue` makes such a folder."
         ) from None
+    _check(folder, ca, certificate)
     return Credentials(ca, certificate, key)
+
+
+def _check(folder: Path, ca: bytes, certificate: bytes) -> None:
+    """Raise TransportError for what the other end would only close the connection for, without a word."""
+    try:
+        own, authority = (x509.load_pem_x509_certificate(each) for each in (certificate, ca))
+        own.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        raise TransportError(
+            f"--certs {folder}: cert.pem is no certificate of the authority in ca.pem. `splitaudit certs issue` makes "
+            "both."
+        ) from None
+    if own.not_valid_after_utc <= datetime.datetime.now(datetime.UTC):
+        raise TransportError(
+            f"--certs {folder}: cert.pem expired on {own.not_valid_after_utc:%Y-%m-%d}: `splitaudit certs issue` "
+            "renews it."
+        )
 
 
 def init(folder: Path) -> None:
