@@ -191,8 +191,8 @@ class GrpcTransport:
                 if time.monotonic() - began > limit:
                     raise TransportError(
                         f"No answer from {self._config.address} for {limit:g} s (transport.patience_seconds): "
-                        f"{details}. Is the server up, this client's certificate one that it accepts, and can a message "
-                        f"cross within {timeout:g} s (transport.step_seconds)? The same command goes on."
+                        f"{details}. Is the server up, this client's certificate one that it accepts, and can a "
+                        f"message cross within {timeout:g} s (transport.step_seconds)? The same command goes on."
                     ) from None
                 if not told:
                     told = True
