@@ -58,7 +58,7 @@ def reproduce(
     executor = make_executor(folder.path, workers, ray, slurm=slurm, cpus=cpus, gpus=gpus, options=slurm_set)
     console = Console(width=None if sys.stdout.isatty() else 200)
     if dry_run:
-        _show_plan(console, plan, executor.threads, None if ray is not None or slurm else workers or 1)
+        _show_plan(console, plan, folder.store, executor.threads, None if ray is not None or slurm else workers or 1)
         return
     text = None if into is None else computing.read_document(into)
     name = "reproduction" if what == "all" else what
@@ -68,15 +68,17 @@ def reproduce(
         console.print(sentence, highlight=False, markup=False)
     for sheet in sheets(found):
         print_to(console, sheet)
-    if into is not None and text is not None:
+    if into is not None and text is not None and not found.empty:
         write_text(into, insert(text, document(found)))
     typer.echo(f"results: {folder.path / name}.md and {name}.json; the runs: {folder.store}")
     if found.failed:
+        if into is not None and found.empty:
+            typer.echo(f"{into} stays as it is: nothing could be measured.")
         raise typer.Exit(1)
 
 
-def _show_plan(console: Console, plan: "Plan", threads: int, workers: int | None) -> None:
-    """With the time that it takes so many workers on this machine; None if Ray or Slurm compute."""
+def _show_plan(console: Console, plan: "Plan", store: Path, threads: int, workers: int | None) -> None:
+    """With the time that what the store lacks takes so many workers on this machine; None if Ray or Slurm compute."""
     from splitaudit.experiments.reproduction.estimate import estimate
 
     def say(text: str) -> None:
@@ -95,7 +97,7 @@ def _show_plan(console: Console, plan: "Plan", threads: int, workers: int | None
     for cell in plan.cells.values():
         say(f"  {cell.config.target_fingerprint()}  {cell.name}")
     try:
-        passes, seconds = estimate(plan, threads)
+        passes, seconds = estimate(plan, store, threads)
     except ConfigError as error:
         say(f"How long that takes is estimated on this machine only. {error}")
         return
@@ -104,5 +106,8 @@ def _show_plan(console: Console, plan: "Plan", threads: int, workers: int | None
         say(f"{network}: {step:.2f} ms a training image, {forward:.2f} ms a classified one ({threads} threads)")
     training, auditing = (value / (workers or 1) / 3600 for value in (seconds.training, seconds.auditing))
     say(f"About {training + auditing:.1f} hours, {training:.1f} of them of training; workers: {workers or 1}.")
+    done = sum(cell.folder(store).result.exists() for cell in plan.cells.values())
+    if done:
+        say(f"{done} audits are there already, and not counted.")
     if workers is None:
         say("That is one run after another, on this machine: how many Ray or Slurm compute at a time is not known.")

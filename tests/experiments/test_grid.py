@@ -1,5 +1,6 @@
 """Grid files: what they make, and how bad ones are refused."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,7 @@ REFUSED = {
         {"grid": {"attack.eps": [0.1, -1, -2]}},
         r"Cell 2 of 3 (.|\n)*greater than 0(.|\n)*either: 1 more",
     ),
+    "a date": ({"grid": {"attack.eps": [date(2026, 1, 1)]}}, r"Cell 1 of 1 \(attack\.eps=2026-01-01\)"),
     "unknown preset": ({"base": "dem", "seeds": 2}, "Did you mean 'demo'"),
     "unknown attack": ({"seeds": 2, "attacks": ["pgdd"]}, "Did you mean 'pgd'"),
     "no shadow": ({"cells": [{"adversary.kind": "honest"}], "attacks": ["fda"]}, "no such shadow layers as shadow"),
@@ -86,6 +88,12 @@ REFUSED = {
     "same cell twice": ({"grid": {"attack.eps": [0.1, 0.2, 0.1]}}, "Two cells are the same run: attack.eps=0.1; and"),
     "rounds": ({"set": {"training.schedule": "splitfed"}, "grid": {"training.iterations": [33]}}, "iterations = 33"),
 }
+
+
+def test_sections_that_only_some_cells_have(tmp_path: Path) -> None:
+    varied = [{"adversary.alpha": 1}, {"adversary.alpha": 1, "adversary.evasion.share": 0.5}]
+    labels = [cell.labels["adversary.evasion.share"] for cell in cells_of(tmp_path, cells=varied)]
+    assert labels == [None, 0.5]
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -168,6 +168,18 @@ def test_failures_stop_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert set(table["run"].to_pylist()) == {str(good.path.relative_to(tmp_path))}
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_server_whose_shadow_diverges_fails_alone(first: bool, tmp_path: Path) -> None:
+    """Its target is that of the others, which are trained all the same: before it or after."""
+    bad = cell("adversary.alpha=0", "adversary.learning_rate=1e18", name="bad")
+    good = [cell("adversary.kind=honest", name="honest"), cell("adversary.alpha=0", name="passive")]
+    assert len({each.config.target_fingerprint() for each in (bad, *good)}) == 1
+    cells = [bad, *good] if first else [*good, bad]
+    finished = {one.cell.name: one for one in run_sweep(cells, tmp_path, Here(), Reporter())}
+    assert finished["name=bad"].error is not None
+    assert [finished[name].error for name in ("name=honest", "name=passive")] == [None, None]
+
+
 def test_lost_workers_and_half_written_folders(shared: Path) -> None:
     """A worker that is lost for good loses those of its cells that were not done."""
 

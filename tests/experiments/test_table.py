@@ -9,10 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from splitaudit.config_reading import load_config
 from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.statistics import over_seeds, seeds_interval
+from splitaudit.experiments.sweep import Cell, Finished
+from splitaudit.experiments.sweep_folder import results_table
 from splitaudit.experiments.table import Entry, pivot
 from splitaudit.experiments.table_formats import render
+from splitaudit.runtime import resolve
 
 IMAGES = 50
 
@@ -100,8 +104,21 @@ def test_bad_names() -> None:
         pivot(ONE_SEED, Path(), ["attack"], [], "accuracy_drop", "pdg")
     with pytest.raises(ConfigError, match="--value knowledge: not a number"):
         pivot(ONE_SEED, Path(), ["attack"], ["adversary.alpha"], "knowledge")
+    some = table(row(1, 0, "pgd", 1) | {"adversary.alpha": None}, row(1, 0, "fda", 1))
+    with pytest.raises(ConfigError, match=r"--value adversary\.alpha: not a number in every result"):
+        pivot(some, Path(), ["attack"], [], "adversary.alpha")
+
+
+def test_without_results(tmp_path: Path) -> None:
+    config = resolve(load_config("demo"))
+    failed = Finished(Cell(config, labels={"adversary.alpha": 1}), tmp_path, None, "It diverged.")
     with pytest.raises(RunError, match="no results yet"):
-        pivot(ONE_SEED.slice(0, 0), Path(), ["attack"], [], "accuracy_drop")
+        pivot(results_table([failed], tmp_path), tmp_path, ["attack"], [], "accuracy_drop")
+
+
+def test_seeds_whose_runs_are_gone(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"needs the runs' images.*1-0"):
+        pivot(table(row(1, 0, "pgd", 1), row(1, 1, "pgd", 2)), tmp_path, ["attack"], [], "accuracy_drop")
 
 
 def test_formats() -> None:

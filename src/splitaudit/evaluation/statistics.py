@@ -91,10 +91,11 @@ def paired_estimate(values: NDArray[np.float64]) -> Estimate:
     """`mean_estimate` of differences (seeds, images) between what was counted on the same images: 100, 0 or -100, and
     weighted sums of such.
 
-    Two images more are counted, with the largest of the values and its opposite: so do Bonett & Price (2012) keep the
-    error of few discordant images from being taken too small.
+    Two images more are counted, with the largest of the values and its opposite, 100 if all are zero: so do Bonett &
+    Price (2012) keep the error of few discordant images from being taken too small.
     """
     extreme = np.abs(values).max(axis=1, keepdims=True)
+    extreme[extreme == 0] = 100
     return mean_estimate(np.hstack([values, extreme, -extreme]))
 
 

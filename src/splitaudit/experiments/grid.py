@@ -1,7 +1,7 @@
 """A sweep as a file: `grid.yaml` becomes cells, every one of them validated before the first is computed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,6 +28,8 @@ def _dotted(key: str) -> str:
 
 Key = Annotated[str, AfterValidator(_dotted)]
 Overrides = dict[Key, Any]
+Opened = set[tuple[str, Path | None]]
+"""Sources of images, and where they were looked for."""
 Values = Annotated[list[Any], Field(min_length=1)]
 
 
@@ -128,7 +130,7 @@ def make_cells(grid: Grid, *, here: bool = True) -> list[Cell]:
     varied = list(dict.fromkeys(key for combination in combinations for key in combination))
     cells: list[Cell] = []
     invalid: list[str] = []
-    opened: set[tuple[str, Path | None]] = set()
+    opened: Opened = set()
     for number, combination in enumerate(combinations, 1):
         try:
             config = resolve(load_config(grid.base, _as_sets({**grid.set, **combination})), here=here)
@@ -146,17 +148,28 @@ def make_cells(grid: Grid, *, here: bool = True) -> list[Cell]:
 
 
 def _as_sets(overrides: Overrides) -> list[str]:
-    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in overrides.items()]
+    return [
+        f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}"
+        for key, value in overrides.items()
+    ]
 
 
 def _value(settings: dict[str, Any], key: str) -> Any:
+    """None for a setting of a section that this cell leaves out."""
     value: Any = settings
     for name in key.split("."):
-        value = value[name]
+        value = None if value is None else value[name]
     return value
 
 
-def _check(cell: Cell, opened: set[tuple[str, Path | None]]) -> None:
+def check_cells(cells: Iterable[Cell]) -> None:
+    """Raise ConfigError, or ModelError, for the first cell that cannot be computed, as far as its config tells."""
+    opened: Opened = set()
+    for cell in cells:
+        _check(cell, opened)
+
+
+def _check(cell: Cell, opened: Opened) -> None:
     """What can be told without reading an image: sources that are `opened` are known to be there."""
     config: RunConfig = cell.config
     check_rounds(config.training, config.data.clients)

@@ -158,18 +158,24 @@ def _logged(training: Training) -> Outcome:
 def _compute(training: Training, reporter: Reporter) -> Outcome:
     configs = {cell.training(training.store): cell.config for cell in training.cells}
     errors: list[str | None] = []
+    diverged: dict[Path, str] = {}
     for cell in training.cells:
         path = cell.training(training.store)
-        beside = [(config, other) for other, config in configs.items() if other != path]
+        if path in diverged:
+            errors.append(diverged[path])
+            continue
+        beside = [(config, other) for other, config in configs.items() if other != path and other not in diverged]
         try:
             train_and_attack(bounded(cell.config, training.threads), cell.attacks, path, reporter, beside)
             errors.append(None)
         except Exception as error:  # whatever it is, the others go on
             text = str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
             errors.append(text)
-            if _disk_full(error) or isinstance(error, DivergenceError):
+            if _disk_full(error):
                 errors += [text] * (len(training.cells) - len(errors))
-                return Outcome(tuple(errors), _disk_full(error))
+                return Outcome(tuple(errors), disk_full=True)
+            if isinstance(error, DivergenceError):
+                diverged[path] = text  # of this server alone, perhaps: its shadow layers may be what diverged
             reporter.say(text)
     return Outcome(tuple(errors))
 

@@ -1,12 +1,13 @@
 """Results of a sweep as a table of two dimensions, with intervals. Pooled over seeds, and over nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from splitaudit.errors import ConfigError, RunError, unknown_name
 from splitaudit.evaluation.statistics import Interval, over_seeds, seeds_interval
@@ -76,13 +77,15 @@ def pivot(
     Raises ConfigError for unknown columns or attacks, and where results that differ otherwise would share a place;
     RunError without any results.
     """
+    if table.num_rows == 0:
+        raise RunError("The sweep has no results yet: run it again.")
     for name in (*rows, *cols, value):
         if name not in table.column_names:
             raise ConfigError(unknown_name("column", name, table.column_names))
-    if not (pa.types.is_floating(table[value].type) or pa.types.is_integer(table[value].type)):
-        raise ConfigError(f"--value {value}: not a number.")
-    if table.num_rows == 0:
-        raise RunError("The sweep has no results yet: run it again.")
+    if table[value].null_count or not (
+        pa.types.is_floating(table[value].type) or pa.types.is_integer(table[value].type)
+    ):
+        raise ConfigError(f"--value {value}: not a number in every result.")
     once_a_run = value in _OF_A_RUN and "attack" not in (*rows, *cols)
     results = _chosen(table.to_pylist(), attack, once_a_run=once_a_run)
     places: dict[tuple[tuple[Any, ...], tuple[Any, ...]], list[Row]] = {}
@@ -111,6 +114,15 @@ def _chosen(results: list[Row], attack: str | None, *, once_a_run: bool) -> list
     return list({result["run"]: result | {"attack": None} for result in results}.values()) if once_a_run else results
 
 
+def _losses(run: RunFolder) -> Mapping[str, NDArray[np.float64]]:
+    try:
+        return image_losses(run)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunError(
+            f"An interval over seeds needs the runs' images: {run.outcomes} cannot be read ({error})."
+        ) from None
+
+
 def _entry(sharing: list[Row], folder: Path, value: str) -> Entry:
     """Of results that differ in their seeds only."""
     values = np.array([float(result[value]) for result in sharing])
@@ -119,6 +131,6 @@ def _entry(sharing: list[Row], folder: Path, value: str) -> Entry:
         return Entry(float(values[0]), None if low is None or high is None else (low, high), 1)
     if value != "accuracy_drop":
         return Entry(float(values.mean()), seeds_interval(values), len(sharing))
-    lost = [image_losses(RunFolder(folder / result["run"]))[result["attack"]] for result in sharing]
+    lost = [_losses(RunFolder(folder / result["run"]))[result["attack"]] for result in sharing]
     summary = over_seeds(np.stack(lost))
     return Entry(summary.mean, summary.seeds_and_images_ci95, len(sharing))

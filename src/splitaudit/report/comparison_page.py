@@ -90,5 +90,6 @@ def _eps_charts(runs: Sequence[ComparedRun]) -> tuple[list[EpsChart], list[str]]
             for curve in run.result.curves
             if curve.attack == name and run.name not in left_out
         ]
-        charts.append(EpsChart(f"eps-{number}", titles.get(name, name), eps_figure(lines, unit, None)))
+        if lines:  # else its only curves are of runs that are left out
+            charts.append(EpsChart(f"eps-{number}", titles.get(name, name), eps_figure(lines, unit, None)))
     return charts, left_out

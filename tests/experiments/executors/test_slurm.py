@@ -92,6 +92,20 @@ def test_job_that_is_lost_again_is_given_up(spool: Path, tmp_path: Path) -> None
     assert (tmp_path / "poison").read_text() == "xx"
 
 
+def test_jobs_that_sbatch_refuses(spool: Path, tmp_path: Path) -> None:
+    """At the beginning that is said; where a lost job cannot be submitted again, its item is lost."""
+    sbatch = spool.parent / "bin" / "sbatch"
+    jobs = SlurmJobs(tmp_path / "logs", cpus=1, gpus=0, options=TIME)
+    once = sbatch.read_text()
+    refusing = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpuu' >&2\nexit 1\n"
+    sbatch.write_text(once.replace("print(", f"Path({str(sbatch)!r}).write_text({refusing!r})\nprint("))
+    values = dict(jobs.run(killed_always, [tmp_path / "poison"]))
+    assert isinstance(values[0], Lost)
+    assert (tmp_path / "poison").read_text() == "x"
+    with pytest.raises(ConfigError, match="invalid partition specified: gpuu"):
+        list(jobs.run(negative, [1]))
+
+
 def test_bad_input(spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="whole GPUs"):
         SlurmJobs(tmp_path, cpus=1, gpus=0.5, options=TIME)
@@ -101,6 +115,9 @@ def test_bad_input(spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         list(SlurmJobs(tmp_path, cpus=1, gpus=0, options=[*TIME, "partitoin=gpu"]).run(negative, [1]))
     with pytest.raises(ConfigError, match="--slurm-set time=MINUTES"):
         SlurmJobs(tmp_path, cpus=1, gpus=0, options=["partition=gpu"])
+    for other in ("1:30:00", "02:00:00", "ninety"):
+        with pytest.raises(ConfigError, match=f"--slurm-set time={other}: minutes"):
+            SlurmJobs(tmp_path, cpus=1, gpus=0, options=[f"time={other}"])
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="no `sbatch` here"):
         SlurmJobs(tmp_path, cpus=1, gpus=0, options=[])

@@ -65,7 +65,8 @@ def put_together(plan: Plan, sladv: dict[float, float]) -> Reproduction:
     needs = list(dict.fromkeys(need for need, _ in plan.cells))
     audits = {need: audited(sladv[need.setting.alpha], seed=seed) for seed, need in enumerate(needs)}
     cells: Measurements = {
-        key: Measured(key, setting_of(key)[1], audits[need_of(key)], "runs/x/attacks/y") for key in plan.keys
+        key: Measured(key, setting_of(key)[1], audits[need_of(key)], f"runs/x/attacks/{needs.index(need_of(key))}")
+        for key in plan.keys
     }
     theory = {need.setting.alpha: target_theory(need.setting.alpha / 200) for need in plan.theory}
     return assemble(plan, audits, cells, theory, [])
@@ -126,7 +127,9 @@ def test_an_attack_like_noise_is_no_success(useless: Reproduction) -> None:
     assert claims["effective"].cells_beyond_noise == 0
     assert claims["baselines"].as_stated.verdict == "does not hold"
     assert all(claim.beyond_noise is None or claim.beyond_noise.verdict != "holds" for claim in useless.claims)
-    assert f" of {len(drops)} cells" in document(useless)
+    assert len(drops) == 81
+    # The default setting of three sources is in Tables 1, 2 (three rows), 3, 5 (twice) and 6: one measurement each.
+    assert " of 66 different cells" in document(useless)
 
 
 def test_a_rise_with_alpha_is_seen(rising: Reproduction) -> None:

@@ -200,11 +200,12 @@ def test_slurm(
 
 BAD_INPUT = {
     "no time for Slurm jobs": (["table1", "--profile", "smoke", "--slurm"], "--slurm-set time=MINUTES|no `sbatch`"),
-    "unknown table": (["table7", "--profile", "smoke"], "Did you mean 'table6'|table1"),
+    "unknown table": (["table7", "--profile", "smoke"], "Did you mean 'table6'"),
     "unknown profile": (["table1", "--profile", "cpus"], "Did you mean 'cpu'"),
     "unknown setting": (["table1", "--profile", "smoke", "--set", "training.iteration=5"], "Did you mean 'iterations'"),
     "document without marks": (["table1", "--profile", "smoke", "--into", "plain.md"], "results: begin"),
     "missing document": (["table1", "--profile", "smoke", "--into", "absent.md"], "absent.md"),
+    "images that are not there": (["table1", "--profile", "cpu", "--set", "data.root=nowhere"], "nowhere"),
     "two places to compute": (["table1", "--profile", "smoke", "--workers", "2", "--slurm"], "choose one"),
 }
 

@@ -56,8 +56,11 @@ class SlurmJobs:
         task = _Resumed(work)
         jobs: dict[submitit.Job[Value], tuple[int, int]] = {}
         try:
-            with executor.batch():
-                submitted = [executor.submit(task, item) for item in items]
+            try:
+                with executor.batch():
+                    submitted = [executor.submit(task, item) for item in items]
+            except FailedJobError as error:
+                raise ConfigError(f"--slurm: sbatch takes no such jobs. See --slurm-set and --gpus. {error}") from None
             jobs = {job: (position, 1) for position, job in enumerate(submitted)}
             while jobs:
                 for job in [job for job in jobs if job.done()]:
@@ -65,10 +68,11 @@ class SlurmJobs:
                     try:
                         yield position, job.result()
                     except (FailedJobError, UncompletedJobError) as error:
-                        if attempt < TRIES:
-                            jobs[executor.submit(task, items[position])] = position, attempt + 1
-                        else:
+                        again = _submitted(executor, task, items[position]) if attempt < TRIES else None
+                        if again is None:
                             yield position, Lost(f"Slurm job {job.job_id} and {attempt - 1} before it failed: {error}")
+                        else:
+                            jobs[again] = position, attempt + 1
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         finally:
             for job in jobs:
@@ -85,8 +89,18 @@ class _Resumed(Checkpointable):
         return self._work(item)
 
 
+def _submitted(executor: submitit.Executor, task: Callable[[Item], Value], item: Item) -> submitit.Job[Value] | None:
+    """A job, unless sbatch refuses it."""
+    try:
+        return executor.submit(task, item)
+    except FailedJobError:
+        return None
+
+
 def _parse(option: str) -> tuple[str, Any]:
     key, equals, value = option.partition("=")
     if not (key and equals):
         raise ConfigError(f"--slurm-set {option!r} must read option=value, such as partition=gpu.")
+    if key == "time" and not value.isdecimal():
+        raise ConfigError(f"--slurm-set time={value}: minutes, as a whole number, such as 90.")
     return f"slurm_{key.replace('-', '_')}", yaml.safe_load(value)

@@ -87,6 +87,7 @@ def _cell(key: Key, measured: Measured | None) -> CellResult:
         measured=clean if table.quantity == "accuracy" else Figure.of_counts(measured.drop),
         clean=clean.value,
         run=measured.run,
+        attack=measured.attack,
     )
     if table.quantity == "accuracy":
         return cell
@@ -116,19 +117,20 @@ def _drops(audited: Audited) -> dict[str, Figure]:
 
 def _claim(claim: Claim, cells: Measurements) -> ClaimResult:
     keys = list(dict.fromkeys(key for contrast in claim.contrasts for key in contrast.weights))
+    distinct = list({(cells[key].run, cells[key].attack): cells[key] for key in keys}.values())
     if claim.quantity == "accuracy":
         as_stated, beyond, more = {key: cells[key].audited.right for key in keys}, None, None
     else:
         as_stated = {key: cells[key].drop for key in keys}
         beyond = _judged(claim.contrasts, {key: cells[key].beyond_noise for key in keys})
-        more = sum(holm([cells[key].beats_noise.p_above() for key in keys]))
+        more = sum(holm([measured.beats_noise.p_above() for measured in distinct]))
     return ClaimResult(
         name=claim.name,
         statement=claim.statement,
         section=claim.section,
         as_stated=_judged(claim.contrasts, as_stated),
         beyond_noise=beyond,
-        cells=len(keys),
+        cells=len(distinct),
         cells_beyond_noise=more,
     )
 

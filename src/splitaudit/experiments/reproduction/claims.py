@@ -39,16 +39,25 @@ class _Grid:
     def __init__(self, keys: Collection[Key]) -> None:
         self._keys = set(keys)
 
-    def rows(self, table: str) -> list[str]:
-        return list(dict.fromkeys(key.row for key in self._of(table)))
+    def rows(self, table: str, *columns: str) -> list[str]:
+        """Those that have a cell in each of these columns; without columns, in any."""
+        rows = dict.fromkeys(key.row for key in self._of(table))
+        return [row for row in rows if all(Key(table, row, column) in self._keys for column in columns)]
 
-    def columns(self, table: str) -> list[str]:
-        return list(dict.fromkeys(key.column for key in self._of(table)))
+    def columns(self, table: str, *rows: str) -> list[str]:
+        """Those that have a cell in each of these rows; without rows, in any."""
+        columns = dict.fromkeys(key.column for key in self._of(table))
+        return [column for column in columns if all(Key(table, row, column) in self._keys for row in rows)]
 
     def mean(self, table: str, rows: Sequence[str], columns: Sequence[str]) -> Weights:
         """Weights of the mean over those of these cells that are there."""
         cells = [key for key in self._of(table) if key.row in rows and key.column in columns]
         return {key: 1 / len(cells) for key in cells}
+
+    def above(self, table: str, rows: Sequence[str], more: str, less: str) -> Weights:
+        """Weights of how much a column lies above another, mean over those of these rows in which both have a cell."""
+        both = [row for row in self.rows(table, more, less) if row in rows]
+        return _difference(self.mean(table, both, [more]), self.mean(table, both, [less]))
 
     def rise(self, table: str, rows: Sequence[str], column: str, place: Callable[[str], float]) -> Weights:
         """Weights of the rise from the first row to the last, along the straight line fitted through all of them."""
@@ -78,13 +87,14 @@ def _effective(grid: _Grid) -> Claim:
 def _volume(grid: _Grid) -> Claim:
     table, contrasts = "table1", []
     columns = grid.columns(table)
-    growing = [row for row in grid.rows(table) if int(row) <= 4096]
+    growing = [row for row in grid.rows(table, *columns) if int(row) <= 4096]
     rises = [grid.rise(table, growing, column, lambda row: math.log2(int(row))) for column in columns]
     if all(rises) and rises:
         contrasts.append(
             Contrast(f"rise from {growing[0]} to {growing[-1]} images, mean over sources", _average(rises))
         )
-    later = _difference(grid.mean(table, ["8192"], columns), grid.mean(table, ["2048", "4096"], columns))
+    whole = grid.columns(table, "2048", "4096", "8192")
+    later = _difference(grid.mean(table, ["8192"], whole), grid.mean(table, ["2048", "4096"], whole))
     if later:
         contrasts.append(Contrast("8192 images against 2048 to 4096: about the same", later, within=NEAR))
     statement = "More images help the attack, until its drop peaks at about 2,000 to 4,000; then it hardly changes."
@@ -95,11 +105,9 @@ def _sources(grid: _Grid) -> Claim:
     table = "table1"
     order = [name for name in ("CIFAR-100", "CIFAR-10", "TinyImageNet", "SVHN") if name in grid.columns(table)]
     contrasts = [
-        Contrast(
-            f"{better} above {worse}, mean over numbers of images",
-            _difference(grid.mean(table, grid.rows(table), [better]), grid.mean(table, grid.rows(table), [worse])),
-        )
+        Contrast(f"{better} above {worse}, mean over numbers of images", weights)
         for better, worse in pairwise(order)
+        if (weights := grid.above(table, grid.rows(table), better, worse))
     ]
     statement = "The server's images rank CIFAR-100 > CIFAR-10 > Tiny ImageNet >> SVHN."
     return Claim("sources", statement, "5.2", "drop", tuple(contrasts))
@@ -110,7 +118,7 @@ def _baselines(grid: _Grid) -> Claim:
     contrasts = []
     for row in grid.rows(table):
         for other in ("VR", "SSA"):
-            weights = _difference(grid.mean(table, [row], ["SLADV"]), grid.mean(table, [row], [other]))
+            weights = grid.above(table, [row], "SLADV", other)
             if weights:
                 contrasts.append(Contrast(f"SLADV above {other}, {row} images", weights))
     return Claim("baselines", "SLADV beats VR and SSA at every number of images.", "5.3", "drop", tuple(contrasts))
@@ -129,8 +137,9 @@ def _alpha_clean(grid: _Grid) -> Claim:
 
 def _along_alpha(grid: _Grid, table: str, sign: int) -> tuple[Contrast, ...]:
     """By the rank of alpha: its values, zero among them, are not evenly spaced on any scale."""
-    rows, contrasts = grid.rows(table), []
+    contrasts = []
     for column in grid.columns(table):
+        rows = grid.rows(table, column)
         weights = grid.rise(table, rows, column, rows.index)
         if weights:
             name = f"{'rise' if sign > 0 else 'fall'} from alpha {rows[0]} to {rows[-1]}, {column}"
@@ -140,8 +149,8 @@ def _along_alpha(grid: _Grid, table: str, sign: int) -> tuple[Contrast, ...]:
 
 def _depth(grid: _Grid) -> Claim:
     table, contrasts = "table5", []
-    rows = grid.rows(table)
     for column in grid.columns(table):
+        rows = grid.rows(table, column)
         weights = grid.rise(table, rows, column, int)
         if weights:
             falling = {key: -weight for key, weight in weights.items()}
@@ -153,8 +162,7 @@ def _multi(grid: _Grid) -> Claim:
     table, contrasts = "table5", []
     deeper = [row for row in grid.rows(table) if row != "1"]
     for source in dict.fromkeys(column.rsplit(" ", 1)[0] for column in grid.columns(table)):
-        multi, single = (grid.mean(table, deeper, [f"{source} {size}"]) for size in ("Multi", "Single"))
-        weights = _difference(multi, single)
+        weights = grid.above(table, deeper, f"{source} Multi", f"{source} Single")
         if weights:
             contrasts.append(Contrast(f"Multi above Single, {source}, mean over depths", weights))
     statement = "A deeper shadow (Multi) partly makes up for deeper input layers: its drop is the larger."
@@ -166,7 +174,7 @@ def _architectures(grid: _Grid) -> Claim:
     rows, contrasts = grid.rows(table), []
     for weak in ("DenseNet", "MobileNet"):
         for strong in ("ResNet", "EfficientNet"):
-            weights = _difference(grid.mean(table, rows, [weak]), grid.mean(table, rows, [strong]))
+            weights = grid.above(table, rows, weak, strong)
             if weights:
                 contrasts.append(Contrast(f"{weak} above {strong}, mean over sources", weights))
     statement = "DenseNet and MobileNet are more vulnerable than ResNet and EfficientNet."

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,9 +12,12 @@ from splitaudit.config import RunConfig
 from splitaudit.data import AuditData, ImageSet, partition_clients
 from splitaudit.evaluation.attack import configured, parse_name
 from splitaudit.evaluation.diagnosis import IMAGES, PROBES
+from splitaudit.evaluation.theory import DRAWS
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.reproduction.plan import Plan
+from splitaudit.experiments.reproduction.theory_runs import theory_file
 from splitaudit.experiments.run import anchors
+from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.sweep import Cell
 from splitaudit.learning.session import Session
 from splitaudit.runtime import resolve, start_runtime
@@ -42,21 +46,28 @@ class Time:
     auditing: float
 
 
-def estimate(plan: Plan, threads: int) -> tuple[dict[str, Passes], Time]:
-    """The passes of each distinct network, and what the whole plan takes one worker with so many threads.
+def estimate(plan: Plan, store: Path, threads: int) -> tuple[dict[str, Passes], Time]:
+    """The passes of each distinct network, and what takes one worker with so many threads that the store does not hold.
 
     Raises ConfigError if it is for a device that this machine does not have.
     """
     passes: dict[str, Passes] = {}
     training = auditing = 0.0
     seen = set()
-    for (need, _), cell in plan.cells.items():
-        config = cell.config
+    for (need, seed), cell in plan.cells.items():
+        config, folder = cell.config, cell.folder(store)
+        theory = need in plan.theory and seed == plan.seeds[0] and not theory_file(folder.path).exists()
+        if folder.result.exists() and not theory:
+            continue
         identity = f"{config.model.name}, width {config.model.width}, {need.setting.network}"
         if identity not in passes:
             passes[identity] = measure(config, plan.profile.image_shape, threads)
         own = passes[identity]
-        if config.target_fingerprint() not in seen:
+        if theory:
+            auditing += plan.profile.loading + _section(config, own)
+        if folder.result.exists():
+            continue
+        if config.target_fingerprint() not in seen and not RunFolder(cell.training(store)).model.exists():
             seen.add(config.target_fingerprint())
             training += own.step * config.training.iterations * config.training.batch_size
         if need.attacks:
@@ -99,6 +110,16 @@ def _fastest(work: Callable[[], object], times: int = 4) -> float:
     return min(seconds[1:])
 
 
+def _section(config: RunConfig, passes: Passes) -> float:
+    """Seconds of section 4.3 on one target: derivatives at two places, and perturbations of three families."""
+    return passes.step * (2 * _sketched() + 3 * DRAWS * config.evaluation.curve_images)
+
+
+def _sketched() -> int:
+    """Passes of single images that sketches of Jacobians take, at one place."""
+    return SKETCHES * IMAGES * (PROBES + 2 * PROBES)
+
+
 def _audit(cell: Cell, passes: Passes) -> float:
     """Seconds of an audit without its training: gradients, scoring, checks, diagnosis, alignment."""
     config = cell.config
@@ -108,7 +129,6 @@ def _audit(cell: Cell, passes: Passes) -> float:
     attacked = config.evaluation.images * sum(gradients.values())
     # The checks attack some images again: at three budgets, with more effort, repeatedly, with every pixel free.
     checked = config.evaluation.curve_images * (15 * gradients["sladv"] + gradients["pgd"])
-    sketched = SKETCHES * IMAGES * (PROBES + 2 * PROBES)
     fitted = 0 if config.model.input_end == "depth1" else 2 * config.alignment.steps * config.alignment.batch_size
     scored = TEST_IMAGES + config.evaluation.images * (1 + 3 * len(gradients))
-    return passes.step * (attacked + checked + sketched + fitted) + passes.forward * scored
+    return passes.step * (attacked + checked + _sketched() + fitted) + passes.forward * scored

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from splitaudit.errors import RunError
 from splitaudit.experiments.executors import Executor
+from splitaudit.experiments.grid import check_cells
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.reproduction.assemble import assemble
 from splitaudit.experiments.reproduction.folder import ReproductionFolder
@@ -20,9 +21,11 @@ def reproduce(
 ) -> Reproduction:
     """Compute what the folder does not hold yet; write `<name>.json` and `<name>.md` there, tables before section 4.3.
 
-    What fails stops nothing else: what rests on it is left out, and named. Raises RunError for the folder of another
-    reproduction, for one that cannot be read or written, and SplitAuditError as `run_sweep` does.
+    What fails stops nothing else: what rests on it is left out, and named. Raises ConfigError, before anything starts,
+    for images that are not there; RunError for the folder of another reproduction, for one that cannot be read or
+    written; and SplitAuditError as `run_sweep` does.
     """
+    check_cells(plan.cells.values())
     folder.take(plan)
     runs = run_sweep(list(plan.cells.values()), folder.store, executor, reporter)
     finished = dict(zip(plan.cells, runs, strict=True))

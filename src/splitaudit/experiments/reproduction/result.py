@@ -63,6 +63,8 @@ class CellResult(_Part):
     zero, so one-sided at 2.5%, for this cell by itself."""
     run: str | None = None
     """Folder of the first seed's run, below that of all runs."""
+    attack: str | None = None
+    """The cell's, in that run; cells that name the same two are one measurement."""
 
     @property
     def difference(self) -> float | None:
@@ -111,7 +113,7 @@ class ClaimResult(_Part):
     beyond_noise: JudgedClaim | None
     """The same on drops less the drop by noise, on the same images; None for claims on clean accuracy."""
     cells: int
-    """How many cells the claim rests on."""
+    """How many different measurements the claim rests on: some cells of the paper are the same."""
     cells_beyond_noise: int | None
     """In how many of them the attack costs more than noise, one-sided at 5% after Holm's correction for their number;
     None for clean accuracy."""
@@ -231,3 +233,8 @@ class Reproduction(_Part):
     """None unless it was asked for, and if all of it failed."""
     failed: list[str]
     """Runs that ended with an error, and the error."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing could be measured."""
+        return self.theory is None and all(cell.measured is None for table in self.tables for cell in table.cells)

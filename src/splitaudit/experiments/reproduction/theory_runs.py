@@ -27,9 +27,10 @@ class _Work:
     """The folder of the target's audit, which keeps what is found."""
     training: Path
 
-    @property
-    def file(self) -> Path:
-        return self.run / "theory.json"
+
+def theory_file(run: Path) -> Path:
+    """Where the folder of a target's audit keeps what was found."""
+    return run / "theory.json"
 
 
 def obtain_theory(
@@ -42,7 +43,7 @@ def obtain_theory(
     for alpha, target in targets.items():
         config = bounded(target.cell.config, executor.threads)
         work = _Work(config, target.path, target.cell.training(store.resolve()))
-        kept = _kept(work.file)
+        kept = _kept(theory_file(work.run))
         if kept is None:
             missing[alpha] = work
         else:
@@ -73,7 +74,7 @@ def _compute(work: _Work) -> TargetTheory | str:
     try:
         with work.training.with_suffix(".log").open("a", encoding="utf-8") as log:
             found = measure_theory(work.config, work.training, Reporter(Console(file=log, width=120)))
-        write_whole(work.file, found.model_dump_json(indent=2).encode())
+        write_whole(theory_file(work.run), found.model_dump_json(indent=2).encode())
     except Exception as error:  # whatever it is, the others go on
         return str(error) if isinstance(error, SplitAuditError) else traceback.format_exc()
     return found
