@@ -51,7 +51,11 @@ class Passive:
 
 
 def train_once(config: RunConfig, folder: RunFolder) -> None:
-    """Train the model of `config`, cut at depth1, unless the folder has it. A kill loses what was trained."""
+    """Train the model of `config`, cut at depth1, unless the folder has it. A kill loses what was trained.
+
+    Raises RunError for the folder of another training.
+    """
+    folder.check_training(config)
     if _done(folder).exists():
         return
     parts = build(config, print)

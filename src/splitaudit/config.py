@@ -291,7 +291,7 @@ class RuntimeConfig(Section):
     """Of the training and of crafting; what is crafted is always scored in float32."""
     seed: int = Field(0, ge=0)
     threads: PositiveInt | None = None
-    checkpoint_seconds: NonNegativeFloat = 30.0
+    checkpoint_seconds: NonNegativeFloat = 60.0
     """How much training a kill may cost; 0 saves after every logged row (10 iterations, or a splitfed round)."""
 
 

@@ -9,6 +9,7 @@ from splitaudit.adversary import make_adversary
 from splitaudit.errors import ConfigError
 from splitaudit.learning.server import ServerView
 from splitaudit.runtime import start_runtime
+from tests.adversary.alignment.parts import photographs
 from tests.adversary.reach import assert_nothing_of_the_clients
 from tests.conftest import small_config, small_parts
 
@@ -63,4 +64,4 @@ def test_a_resumed_training_ends_alike() -> None:
 def test_it_needs_maps() -> None:
     config = small_config(*HIJACK, "adversary.shadow=none")
     with pytest.raises(ConfigError, match=r"adversary\.kind=hijack.*model\.input_end"):
-        make_adversary(config.adversary, torch.zeros(4, 1, 8, 8, dtype=torch.uint8), (64,), start_runtime(config))
+        make_adversary(config.adversary, photographs(1)[:16], (64,), start_runtime(config))

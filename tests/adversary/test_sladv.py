@@ -144,6 +144,6 @@ def test_honest_server_has_no_adversary() -> None:
 
 def test_attacker_images_are_drawn_with_replacement() -> None:
     """A set smaller than a batch serves too."""
-    views, answers, _ = exchange("attacker.images=3")
-    assert all(len(view.images) == 3 for view in views)
+    views, answers, _ = exchange("attacker.images=16", "training.batch_size=32")
+    assert all(len(view.images) == 16 < len(view.activations) for view in views)
     assert all(answer.shape == view.activations.shape for view, answer in zip(views, answers, strict=True))

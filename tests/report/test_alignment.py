@@ -70,7 +70,7 @@ def test_candidates_that_were_fitted_stand_with_the_chosen_one_first(
     }
     text = text_of(run, write, aligned)
     assert "explains 61.3% of the variance of what was recorded was not enough" in text
-    assert "residual was chosen: its held-out score is the lowest" in " ".join(text.split())
+    assert "residual was chosen, by held-out scores alone" in " ".join(text.split())
     assert "residual 1.77 400 2 min 11 s chosen multi 4.10 50 12.0 s" in text
     assert IMAGES not in text
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from splitaudit.adversary.alignment.align import check_images
 from splitaudit.adversary.evasion import Evasion
 from splitaudit.adversary.hijack import Hijack
 from splitaudit.adversary.listener import Listener
@@ -25,10 +26,12 @@ def make_adversary(
 ) -> Listener | None:
     """The adversary that the `adversary` section names, or None for an honest server.
 
-    `images` are the server's own, uint8 (M, C, H, W); `cut_shape` is the shape of one sample's activations.
+    `images` are the server's own, uint8 (M, C, H, W); `cut_shape` is the shape of one sample's activations. Raises
+    ConfigError for images that nothing could be aligned with after the training.
     """
     if config.kind == "honest":
         return None
+    check_images(images)
     own = own_runtime(runtime)
     stage1: Stage1 | None = None
     if config.trains_shadow:

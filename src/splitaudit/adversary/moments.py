@@ -70,7 +70,7 @@ class RunningMoments:
 
     def add(self, features: Tensor) -> None:
         """Take in features (N, C, ...)."""
-        rows = channel_rows(features)
+        rows = channel_rows(features).double()
         self._rows += len(rows)
         self._sum = self._sum.to(rows.device) + rows.sum(0)
         self._products = self._products.to(rows.device) + rows.mT @ rows

@@ -53,6 +53,7 @@ class Recorder:
         assert self._mean is not None, "nothing was recorded"
         assert self._second_moment is not None, "nothing was recorded"
         covariance = self._second_moment - torch.outer(self._mean, self._mean)
+        covariance.diagonal().clamp_(min=0)  # rounding, in channels that hardly vary
         activations = torch.cat(list(self._last))
         if activations.dim() == 4:
             # A resumed record has lost the layout, in which convolutions may round otherwise.

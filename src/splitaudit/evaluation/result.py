@@ -47,7 +47,7 @@ class AlignmentResult(_Part):
     """The aligned server: what it recorded, and the shadow layers it made of that."""
 
     chosen: str
-    """The shape with the lowest score."""
+    """The shape that was left when others were given up; or `linear`, where that explains enough or scores better."""
     candidates: list[CandidateResult]
     explained: float | None
     """Share of the activations' variance that one convolution explains, from 0 to 1; None if that was not possible."""

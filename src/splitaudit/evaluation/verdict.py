@@ -52,7 +52,7 @@ def _servers(
         share = 100 * strongest.accuracy_drop / ceiling.accuracy_drop
         much = "as much as" if share >= 100 else f"{share:.0f}% of"
         sentences.append(f"That is {much} what knowing the clients' input layers would bring it: {_drop(ceiling)}.")
-    if strongest.name == "aligned" and config.adversary.alpha == 0:
+    if strongest.name == "aligned" and config.adversary.passive:
         sentences.append("It returned honest gradients all the while: no client could have noticed.")
     for attack in (strongest, *others):
         check = checks.get(f"{attack.name}-beats-noise")

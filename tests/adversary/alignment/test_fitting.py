@@ -90,6 +90,7 @@ def test_the_last_state_is_kept_unless_it_is_distinctly_worse(
         fit.advance_to(steps)
         kept.append({name: tensor.clone() for name, tensor in fit.shadow.state_dict().items()})
     assert fit.score == Fit("single", ALL, evidence, tmp_path).score == 1.24
+    assert [fit.score_after(steps) for steps in range(6)] == [float("inf"), 2.0, 1.0, 1.24, 1.24, 1.24]
     assert not same(kept[0], kept[1])
     assert not same(kept[1], kept[2])
     assert same(kept[2], kept[3])

@@ -63,7 +63,7 @@ def test_saved_layers_are_brought_back(shape: str, cut_shape: tuple[int, ...]) -
     restored = restored_shadow(shape, shadow.state_dict(), (3, 16, 16), cut_shape)
     assert not restored.training
     pixels = evidence.images[:8] / 255
-    torch.testing.assert_close(restored(pixels), shadow(pixels))
+    torch.testing.assert_close(restored(pixels), shadow(pixels), rtol=1e-4, atol=1e-4)
 
 
 def test_a_solved_convolution_is_brought_back() -> None:

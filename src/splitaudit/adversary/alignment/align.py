@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.fitting import Fit
-from splitaudit.adversary.alignment.linear import EXPLAINED, identify, solve
+from splitaudit.adversary.alignment.linear import EXPLAINED, NEARLY, identify, solve
 from splitaudit.adversary.recorder import Recording
 from splitaudit.config import AlignmentConfig
 from splitaudit.errors import ConfigError
@@ -58,7 +58,8 @@ def align(
     If `linear` is a candidate and one convolution explains the recording, that is what the clients' layers are,
     whatever the statistics of the server's images say, and nothing is fitted. Else the candidates are fitted by
     successive halving (Jamieson & Talwalkar, 2016): all for a while, the better half of them for twice as long, until
-    one is left, which goes on until its held-out score stops improving.
+    one is left, which goes on until its held-out score stops improving. Where a convolution nearly explains the
+    recording, its score decides between it and that one.
 
     Args:
         config: the `alignment` section.
@@ -70,37 +71,48 @@ def align(
         progress: told the candidate's shape, its steps so far, and at most how many there will be.
 
     Raises:
-        ConfigError: there are fewer than 16 images, or no candidate is left.
+        ConfigError: there are fewer than 16 images, or all of one colour, or no candidate is left.
     """
-    if len(images) < FEWEST_IMAGES:
-        raise ConfigError(
-            f"attacker.images: {len(images)} are too few to align shadow layers to: take {FEWEST_IMAGES}."
-        )
+    check_images(images)
     began = time.perf_counter()
     evidence = Evidence(recording, layers, images, config, runtime)
-    candidates: list[Candidate] = []
+    solved: list[Candidate] = []
     explained = None
     if "linear" in config.candidates:
         progress("linear", 0, 1)
         solved, explained = _linear(evidence)
-        candidates += solved
     shapes = [shape for shape in config.candidates if shape != "linear"]
-    if not candidates and not shapes:
+    given_up: list[Candidate] = []
+    if explained is not None and explained >= EXPLAINED:
+        final = solved
+    elif shapes:
+        last, *given_up = _fitted(shapes, config, evidence, folder, progress)
+        final = [*solved, last]
+    else:
         raise ConfigError(
             "alignment.candidates: one convolution does not explain the recording, and there is no other candidate."
         )
-    if not candidates:
-        candidates = _fitted(shapes, config, evidence, folder, progress)
-    chosen = min(candidates, key=lambda candidate: candidate.score)
-    return Aligned(chosen, candidates, explained, time.perf_counter() - began)
+    chosen = min(final, key=lambda candidate: candidate.score)
+    return Aligned(chosen, [*final, *given_up], explained, time.perf_counter() - began)
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ConfigError if these images of the server's, uint8 (M, C, H, W), are none to align shadow layers to."""
+    if len(images) < FEWEST_IMAGES:
+        raise ConfigError(
+            f"attacker.images: {len(images)} are too few to align shadow layers to: take {FEWEST_IMAGES}."
+        )
+    if images.min() == images.max():
+        raise ConfigError("attacker.source: its images are all of one colour. Take others.")
 
 
 def _linear(evidence: Evidence) -> tuple[list[Candidate], float | None]:
+    """The solution, if it is one or nearly, and how much of the variance a convolution explains."""
     began = time.perf_counter()
     if evidence.images.shape[2:] != evidence.activations.shape[2:]:
         return [], None
     found = identify(evidence.activations, evidence.images.shape[1])
-    if found is None or not found.explained >= EXPLAINED:
+    if found is None or not found.explained >= NEARLY:
         return [], None if found is None else found.explained
     shadow = solve(found, evidence)
     seconds = time.perf_counter() - began
@@ -114,6 +126,7 @@ def _fitted(
     folder: Path | None,
     progress: Callable[[str, int, int], None],
 ) -> list[Candidate]:
+    """All, the one that was left first: a score that it had later counts for less than those by which others lost."""
     fits = [Fit(shape, config, evidence, None if folder is None else folder / shape) for shape in shapes]
     running, steps, stretch = fits, 0, STRETCH
     while len(running) > 1 and steps < config.steps:
@@ -121,11 +134,13 @@ def _fitted(
         for fit in running:
             fit.advance_to(steps)
             progress(fit.shape, steps, config.steps)
-        running = sorted(running, key=lambda fit: fit.score)[: (len(running) + 1) // 2]
+        # By the scores of now: what resumes a killed alignment may have fits that had gone on.
+        running = sorted(running, key=lambda fit: fit.score_after(steps))[: (len(running) + 1) // 2]
         stretch *= 2
     last = running[0]
     while steps < config.steps and not last.settled:
         steps = min(config.steps, steps + STRETCH)
         last.advance_to(steps)
         progress(last.shape, steps, config.steps)
-    return [Candidate(fit.shape, fit.shadow, fit.score, max(fit.scores), fit.seconds) for fit in fits]
+    ranked = [last, *(fit for fit in fits if fit is not last)]
+    return [Candidate(fit.shape, fit.shadow, fit.score, max(fit.scores), fit.seconds) for fit in ranked]

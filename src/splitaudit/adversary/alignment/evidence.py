@@ -24,7 +24,8 @@ Features = tuple[Tensor, ...]
 """The activations at the cut, and the features after each stage of the server layers."""
 
 HELD_OUT = 8
-"""One image in so many, and one recorded sample in so many, judge and are not fitted to."""
+"""One image in so many, at least 8, and one recorded sample in so many, judge and are not fitted to; but the streaming
+moments of the cut, which look back further, have seen some of these samples."""
 BATCH = 128
 INVERSE_STEPS = 150
 """At most, of each map that the first inverse is the mean of: a short fit of shadow layers takes fewer, and longer fits
@@ -53,11 +54,13 @@ class Evidence:
         self.normalize = Normalize(*pixel_statistics(self.images))
         """Standardises pixels (N, C, H, W) of such images."""
         runtime.place(self.normalize)
-        judging = torch.arange(len(recording.activations), device=recording.activations.device) % HELD_OUT == 0
-        self.activations = recording.activations[~judging]
+        # What was recorded in bf16 may be looked at in float32, as a later attack is told to.
+        recorded = recording.activations.float() if runtime.precision == "float32" else recording.activations
+        judging = torch.arange(len(recorded), device=recorded.device) % HELD_OUT == 0
+        self.activations = recorded[~judging]
         # At the cut the streaming moments, since they look back further than the recorded batches.
         self.references = [recording.moments, *self._moments(self.activations)[1:]]
-        self._held = self._moments(recording.activations[judging])
+        self._held = self._moments(recorded[judging])
         self._weights = [1.0, *(VECTOR_WEIGHT if features.dim() == 2 else 1.0 for features in self._sample()[1:])]
 
     @cached_property

@@ -50,9 +50,21 @@ class Fit:
         self._objectives = {name: OBJECTIVES[name](evidence) for name in config.objectives}
         self.shadow = deepcopy(self._fitted).eval()
         """The last of the good ones so far: pixels (N, C, H, W) to activations, in eval mode."""
-        self.score = float("inf")
-        """Of `shadow`."""
         self._resume()
+
+    @property
+    def score(self) -> float:
+        """Of `shadow`; infinite before the first look."""
+        return self.score_after(self._steps)
+
+    def score_after(self, steps: int) -> float:
+        """What `score` was after so many steps, for a fit that may have gone on since."""
+        best = kept = float("inf")
+        for done, score in self.scores.items():
+            if done <= steps:
+                best = min(best, score)
+                kept = score if score <= TOLERATED * best else kept
+        return kept
 
     @property
     def settled(self) -> bool:
@@ -70,18 +82,13 @@ class Fit:
         averaged = self._averaged.module.eval()
         score = self._evidence.score(averaged)
         self.scores[steps] = score
-        if score <= TOLERATED * min(self.scores.values()):
+        if score == self.score:
             self.shadow.load_state_dict(averaged.state_dict())
-            self.score = score
         self.seconds += time.perf_counter() - began
         if self._folder is not None:
             save_checkpoint(
                 self._folder,
-                Checkpoint(
-                    steps,
-                    self._state(),
-                    {"scores": list(self.scores.items()), "score": self.score, "seconds": self.seconds},
-                ),
+                Checkpoint(steps, self._state(), {"scores": list(self.scores.items()), "seconds": self.seconds}),
             )
 
     def _step(self) -> None:
@@ -128,7 +135,7 @@ class Fit:
             objective.load_state(part(saved.state, name))
         self._steps = saved.iteration
         self.scores = {int(steps): score for steps, score in saved.extra["scores"]}
-        self.score, self.seconds = saved.extra["score"], saved.extra["seconds"]
+        self.seconds = saved.extra["seconds"]
 
 
 def _average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:

@@ -32,7 +32,7 @@ def neighbours(evidence: Evidence) -> Objective:
     """Covariance between the channels at a place and those at its neighbours, wherever features are maps.
 
     It sees how features are laid out, which `moments` does not. Source: texture synthesis by Gram matrices of shifted
-    features (Berger & Memisevic, ICLR 2017); without the noise of small batches, as in `moments`.
+    features (Berger & Memisevic, ICLR 2017); without the noise of small batches, as in `moments`. Zero without maps.
     """
     batches = evidence.activations.split(BATCH)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def neighbours(evidence: Evidence) -> Objective:
         losses = [
             ((one - wanted) * (other - wanted)).sum((1, 2)).mean() / wanted.shape[-1] for one, other, wanted in pairs
         ]
-        return torch.stack(losses).sum()
+        return torch.stack([_nothing(batch), *losses]).sum()
 
     return Objective(objective)
 
@@ -62,7 +62,7 @@ def batch_norm(evidence: Evidence) -> Objective:
     def objective(batch: Batch) -> Tensor:
         with evidence.runtime.autocast():
             received = watched.eval()(batch.features[0])
-        losses = [torch.zeros((), device=batch.features[0].device)]
+        losses = [_nothing(batch)]
         for norm, value in zip(norms, received, strict=True):
             rows = value.float().transpose(0, 1).flatten(1)
             assert norm.running_mean is not None, "`tap_norms` gives those that keep them"
@@ -146,6 +146,11 @@ OBJECTIVES: dict[str, Callable[[Evidence], Objective]] = {
     "discriminator": discriminator,
     "translation": translation,
 }
+
+
+def _nothing(batch: Batch) -> Tensor:
+    """Zero, with a gradient of zeros: for server layers that have nothing to compare."""
+    return 0 * batch.features[0].float().sum()
 
 
 def _lagged(evidence: Evidence, features: Features) -> list[Tensor]:

@@ -69,9 +69,10 @@ def restored_shadow(
 ) -> nn.Module:
     """The shadow of a shape with this state. Raises RuntimeError or KeyError if the state is of another."""
     shadow: nn.Module
-    if shape == "linear":
-        shadow = Mixed(image_shape[0], cut_shape[0], state["2.weight"].shape[-1])
-    else:
-        shadow = Rescaled(shape, image_shape, cut_shape)
+    with isolated_global_rng(0, "replaced below"):
+        if shape == "linear":
+            shadow = Mixed(image_shape[0], cut_shape[0], state["2.weight"].shape[-1])
+        else:
+            shadow = Rescaled(shape, image_shape, cut_shape)
     shadow.load_state_dict(state)
     return shadow.eval()
