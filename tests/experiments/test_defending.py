@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,7 +37,7 @@ SHORT = (
 @pytest.fixture(scope="module")
 def defended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with every defence."""
-    path = tmp_path_factory.mktemp("runs") / "run"
+    path = tmp_path_factory.mktemp("runs") / "a run"
     run(small_config(*TINY, "adversary.kind=aligned"), path, Reporter())
     defend(path, NAMES, SHORT, Reporter())
     return path
@@ -72,7 +73,7 @@ def test_each_has_a_folder_with_a_model_that_is_the_one_measured(defended: Path,
     config = RunFolder(folder).read_config()
     assert config.defense is not None
     assert config.defense.after == (name,)
-    assert f"--defense {name}" in result.command
+    assert shlex.split(result.command)[:5] == ["splitaudit", "defend", str(defended), "--defense", name]
 
 
 def test_the_loader_is_five_lines(defended: Path) -> None:
@@ -150,3 +151,10 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
     assert all((tmp_path / "out" / row["folder"] / "load.py").exists() for row in rows)
     assert len(list((tmp_path / "out" / "runs").glob("*/checkpoint"))) == 1
     assert "tampered with alpha = 1" in (tmp_path / "out" / "defenses.html").read_text()
+    told = read_defense(tmp_path / "out" / next(row["folder"] for row in rows if row["eps"] == 0.2) / "defense.json")
+    program, *arguments = shlex.split(told.command)
+    assert program == "splitaudit"
+    assert splitaudit(*arguments, monkeypatch=monkeypatch) == 0
+    (again,) = (tmp_path / "out" / "runs").glob("*/defenses/harden-*/defense.json")
+    assert read_defense(again).servers == told.servers
+    assert read_defense(again).eps_pixels == told.eps_pixels
