@@ -37,7 +37,7 @@ def defended_config(config: RunConfig, name: AfterDefense) -> RunConfig:
 
 
 def overrides_of(config: RunConfig, trained: RunConfig) -> list[str]:
-    """What `splitaudit defend` has to be told besides, to defend as `config` says the model that `trained` describes."""
+    """What `splitaudit defend` must be told besides, to defend as `config` says what was trained as `trained` says."""
     free = {key: mine for key, (mine, _) in config.changes(trained).items() if _free_in_defenses(key)}
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in free.items()]
 
