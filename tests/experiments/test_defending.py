@@ -99,6 +99,16 @@ def test_what_is_done_is_not_done_again(defended: Path) -> None:
     assert result == read_defense(file)
 
 
+def test_a_damaged_result_is_made_again(defended: Path) -> None:
+    """As its error says: run it again."""
+    file = folder_of("input-transform", defended) / "defense.json"
+    whole = read_defense(file)
+    file.write_text(file.read_text()[:100])
+    ((_, result),) = defend(defended, ["input-transform"], SHORT, Reporter())
+    assert result.clean == whole.clean
+    assert read_defense(file) == result
+
+
 def test_the_report_says_what_to_do(defended: Path) -> None:
     page = (defended / "report.html").read_text()
     assert "What you can do" in page

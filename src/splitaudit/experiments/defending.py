@@ -15,6 +15,7 @@ from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.defenses.after_settings import AFTER_KEYS, AfterDefense, section
 from splitaudit.defenses.settings import DefenseConfig
+from splitaudit.errors import RunError
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.target import Target
 from splitaudit.experiments.hardened import save_hardened
@@ -65,7 +66,7 @@ def apply_defenses(
     """
     assert config.defense is not None, "the config names defences"
     folders = {name: defense_folder(run, config, name) for name in config.defense.after}
-    missing = [name for name, folder in folders.items() if not (folder / "defense.json").exists()]
+    missing = [name for name, folder in folders.items() if not _is_done(folder)]
     if missing:
         sets = [word for override in overrides for word in ("--set", override)]
         bench = set_up(config, target, data, training_seconds, reporter)
@@ -77,3 +78,12 @@ def apply_defenses(
             save_hardened(folder.path, name, config, defended.model, data.train.shape, len(data.train.classes))
             write_whole(folder.path / "defense.json", result.model_dump_json(indent=2).encode())
     return [(folder, read_defense(folder / "defense.json")) for folder in folders.values()]
+
+
+def _is_done(folder: Path) -> bool:
+    """Whether its result can be read: a damaged one is as good as none."""
+    try:
+        read_defense(folder / "defense.json")
+    except RunError:
+        return False
+    return True
