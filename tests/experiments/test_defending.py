@@ -1,6 +1,7 @@
 """Defences of a run: their folders, their models, and that nothing is computed twice."""
 
 import json
+import re
 import runpy
 import shlex
 from pathlib import Path
@@ -168,3 +169,26 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
     (again,) = (tmp_path / "out" / "runs").glob("*/defenses/harden-*/defense.json")
     assert read_defense(again).servers == told.servers
     assert read_defense(again).eps_pixels == told.eps_pixels
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--alpha", ""), "--alpha names none"),
+        (("--eps", ""), "--eps names none"),
+        (("--defense", ","), "--defense names none"),
+        (("--set", "runtime.seed=3"), r"runtime\.seed: that is crossed"),
+        (("--set", "seed=3"), "must read section.key"),
+    ],
+)
+def test_a_bench_that_cannot_be_is_refused_at_once(
+    options: tuple[str, ...],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert splitaudit("bench-defenses", "demo", "--out", str(out), *options, monkeypatch=monkeypatch) == 2
+    assert re.search(why, capsys.readouterr().err)
+    assert not out.exists()
