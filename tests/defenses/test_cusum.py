@@ -1,9 +1,11 @@
 """Cumulative sums: by hand, and the probability of a false alarm."""
 
+import math
+
 import pytest
 import torch
 
-from splitaudit.defenses.cusum import Cusum, excursions, threshold, upper_limit
+from splitaudit.defenses.cusum import Cusum, excursions, tail, threshold
 
 
 def test_excursions_by_hand() -> None:
@@ -67,14 +69,21 @@ def test_state() -> None:
     assert cusum.alarm.detection("x") == other.alarm.detection("x")
 
 
-@pytest.mark.parametrize("count", [2, 6, 15])
+@pytest.mark.parametrize("count", [3, 11, 30])
 def test_the_scale_of_the_tail_is_below_its_limit_as_often_as_is_said(count: int) -> None:
-    """Of excursions whose scale is known, through the median as `threshold` takes it: in 95 of 100 series."""
+    """Of excursions whose scale is known: in 95 of 100 series."""
     generator = torch.Generator().manual_seed(count)
-    heights = torch.empty(4000, 2 * count - 1).exponential_(generator=generator).sort().values
-    excesses = heights[:, count - 1 :] - heights[:, count - 1 : count]
-    limits = [upper_limit(float(total), count - 1) for total in excesses.sum(1)]
+    series = torch.empty(4000, count).exponential_(generator=generator).tolist()
+    limits = [tail(heights)[1] for heights in series]
     assert sum(limit >= 1 for limit in limits) / len(limits) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_threshold_by_hand() -> None:
+    """Heights 10, 20 and 40: one exponential excess of 20, whose mean is below 20 / -log(0.95) with 95% confidence."""
+    increments = [10.0, -99.0, 20.0, -99.0, 40.0, -99.0]
+    scale = 20 / -math.log(0.95)
+    assert tail([10, 20, 40]) == (20, pytest.approx(scale))
+    assert threshold(increments, 1000, 0.01) == pytest.approx(20 + scale * math.log(1000 * 2 / 6 / 0.01))
 
 
 def test_a_tail_that_is_heavier_than_the_floor_raises_the_threshold() -> None:

@@ -87,18 +87,23 @@ def threshold(increments: Sequence[float], values: int, false_alarms: float) -> 
     heights = excursions(increments)
     if not heights:
         return least
+    median, limit = tail(heights)
+    expected = sum(height >= median for height in heights) / len(increments) * values
+    return max(least, median + max(limit, median) * math.log(max(expected / false_alarms, 1.0)))
+
+
+def tail(heights: Sequence[float]) -> tuple[float, float]:
+    """The median of one or more heights (the lower one of two), and the upper confidence limit of the scale above it.
+
+    The limit is 0 where only one is that high: it says nothing.
+    """
     sample = torch.tensor(heights, dtype=torch.float64)
-    median = float(sample.median())
-    above = sample[sample >= median]
-    # Above an excursion that is one of them, the excesses of the others are exponential: one alone tells no scale.
-    scale = max(upper_limit((above - median).sum().item(), len(above) - 1) if len(above) > 1 else 0.0, median)
-    expected = len(above) / len(increments) * values
-    return max(least, median + scale * math.log(max(expected / false_alarms, 1.0)))
-
-
-def upper_limit(total: float, count: int) -> float:
-    """The upper confidence limit of the mean of `count` exponential variables that sum up to `total`."""
-    return 2 * total / float(chi2.ppf(1 - CONFIDENCE, 2 * count))
+    median = sample.median()
+    excesses = sample[sample >= median] - median
+    # Above a height that is one of them, the excesses of the others are exponential: its own is none.
+    freedom = 2 * (len(excesses) - 1)
+    limit = 2 * float(excesses.sum()) / float(chi2.ppf(1 - CONFIDENCE, freedom)) if freedom else 0.0
+    return float(median), limit
 
 
 def excursions(increments: Sequence[float]) -> list[float]:
