@@ -4,7 +4,11 @@ defence, under the published, the aligned and the adaptive server, through the t
     python -m benchmarks.defenses --out runs/passive --cache runs/defenses --json FILE --set data.root=FOLDER
         [--seeds 3] [--defenses harden harden-twice ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
 
-Models are those of `benchmarks.passive`.
+Models are those of `benchmarks.passive`. The seconds of their training, which `share_of_training` divides by, include
+three published servers that learned beside it, and recorders at every depth: shares of a training alone are larger.
+Gradient evaluations, counted in images, have no such company.
+
+The adaptive server expects each variant of `harden` by its own settings; to other defences, `harden` as configured.
 """
 
 import json
@@ -16,7 +20,7 @@ import torch
 from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import override_config
-from splitaudit.defenses.after_settings import AfterDefense
+from splitaudit.defenses.after_settings import AfterDefense, HardenConfig
 from splitaudit.evaluation.defense_result import DefenseResult
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.measuring_defenses import Bench, set_up
@@ -39,9 +43,20 @@ VARIANTS: dict[str, tuple[AfterDefense, list[str]]] = {
 """A defence and settings of it, by the name of both."""
 
 
-def make_bench(passive: Passive, judged: int, tested: int, cache: Path) -> Bench:
-    """Align, harden the server's surrogates, and craft."""
-    config, parts, reporter = passive.config, passive.parts, Reporter()
+def varied(config: RunConfig, variant: str) -> RunConfig:
+    """The config with a variant's settings."""
+    return resolve(override_config(config, VARIANTS[variant][1]))
+
+
+def expected(config: RunConfig) -> HardenConfig:
+    """What the adaptive server goes by: it crafts once, and has nobody to take turns with."""
+    assert config.defense is not None, "a defence has settings"
+    return config.defense.harden.model_copy(update={"rounds": 1, "parties": "alone"})
+
+
+def make_bench(passive: Passive, config: RunConfig, judged: int, tested: int, cache: Path) -> Bench:
+    """Align, harden the server's surrogates as `config` has it, and craft."""
+    parts, reporter = passive.parts, Reporter()
     assert parts.adversary is not None
     aligned, _ = obtain_aligned(config, parts.adversary, parts.model, parts.data, cache, parts.runtime, reporter)
     target = replace(parts.target(aligned), shadow=passive.published)
@@ -52,11 +67,10 @@ def make_bench(passive: Passive, judged: int, tested: int, cache: Path) -> Bench
     )
 
 
-def measure(bench: Bench, variant: str) -> DefenseResult:
-    """One variant of a defence."""
-    name, overrides = VARIANTS[variant]
-    config = resolve(override_config(bench.config, overrides))
-    _, result = replace(bench, config=config).measure(name, "")
+def measure(bench: Bench, config: RunConfig, variant: str) -> DefenseResult:
+    """One variant of a defence, with its config, against what was crafted for it, or for one expected alike."""
+    config = config.model_copy(update={"evaluation": bench.config.evaluation})
+    _, result = replace(bench, config=config).measure(VARIANTS[variant][0], "")
     return result.model_copy(update={"name": variant})
 
 
@@ -64,7 +78,8 @@ def describe(result: DefenseResult) -> str:
     """In a few lines."""
     lines = [
         f"{result.name}: clean {result.clean_before.accuracy:.1f} -> {result.clean.accuracy:.1f}, "
-        f"{result.cost.seconds:.0f} s ({result.cost.share_of_training:.0f}% of the training), "
+        f"{result.cost.seconds:.0f} s ({result.cost.share_of_training:.0f}% of the training and "
+        f"what learned beside it), "
         f"{result.cost.gradient_evaluations} gradients, {result.cost.traffic_bytes / 1e6:.0f} MB"
     ]
     for server in result.servers:
@@ -94,13 +109,17 @@ def main() -> None:
     options.overrides.append("defense.after=[]")
     results: list[DefenseResult] = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        config: RunConfig = passive_config(options, seed)
+        config = passive_config(options, seed)
         folder = RunFolder(options.out / f"seed-{seed}")
         train_once(config, folder)
         passive = load_passive(config, "depth1", options.source, options.images, folder)
-        bench = make_bench(passive, options.judged, options.tested, options.cache / f"seed-{seed}")
+        benches: dict[HardenConfig, Bench] = {}
         for variant in options.defenses:
-            results.append(measure(bench, variant))
+            config = varied(passive.config, variant)
+            if expected(config) not in benches:
+                cache = options.cache / f"seed-{seed}"
+                benches[expected(config)] = make_bench(passive, config, options.judged, options.tested, cache)
+            results.append(measure(benches[expected(config)], config, variant))
             print(f"seed {seed}, {describe(results[-1])}", flush=True)
             options.json.write_text(json.dumps([json.loads(result.model_dump_json()) for result in results], indent=2))
 

@@ -6,7 +6,8 @@
 Each training ends after `--share` of its iterations, by when a detection must have come. Detectors that change what
 is sent have trainings of their own, the others share theirs. Each training calibrates itself, on one client's images:
 no other seed has a part in its thresholds. Cost is CPU time in the detector over that of the rest of the step, within
-the same training. What the JSON file has already is not computed again.
+the same training. What the JSON file has already is not computed again; rows of another config or share stay in it, and
+out of the table.
 """
 
 import argparse
@@ -59,6 +60,8 @@ class Row:
     """CPU time of the honest training of one's own, for all detectors of the training together, in steps."""
     loss: float
     """Of the last ten iterations."""
+    setting: str = ""
+    """Which config and share it is of; unknown for rows of files from before it was noted."""
 
 
 def server_overrides(server: str, watched: int) -> list[str]:
@@ -94,6 +97,11 @@ class Stopwatch:
                 self.seconds += time.thread_time() - began
 
         return timed
+
+
+def setting_of(options: argparse.Namespace) -> str:
+    """What tells rows of one config and share from those of others: servers and seeds are told apart besides."""
+    return f"{resolve(load_config(options.config, options.overrides)).fingerprint()} {options.share:g}"
 
 
 def watch(options: argparse.Namespace, server: str, seed: int, detectors: Sequence[str]) -> list[Row]:
@@ -135,6 +143,7 @@ def watch(options: argparse.Namespace, server: str, seed: int, detectors: Sequen
             cost=watches[name].seconds / rest,
             rehearsal=rehearsal / rest * (len(losses) - 1),
             loss=float(np.mean(losses[-10:])),
+            setting=setting_of(options),
         )
         for name in detectors
     ]
@@ -195,12 +204,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     rows = [Row(**row) for row in json.loads(options.json.read_text())] if options.json.exists() else []
-    done = {(row.detector, row.server, row.seed) for row in rows}
+    setting = setting_of(options)
+    done = {(row.detector, row.server, row.seed) for row in rows if row.setting == setting}
     for server, runs in (("honest", options.honest), *((server, options.seeds) for server in options.servers)):
         for seed in range(options.first_seed, options.first_seed + runs):
             rows += run_missing(options, server, seed, done)
             options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(table(rows))
+    print(table([row for row in rows if row.setting == setting]))
 
 
 def run_missing(options: argparse.Namespace, server: str, seed: int, done: set[tuple[str, str, int]]) -> list[Row]:

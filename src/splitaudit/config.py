@@ -405,13 +405,17 @@ class RunConfig(Section):
 
     def differences(self, other: "RunConfig") -> list[str]:
         """The settings in which two configs differ, as `a.b: mine, other`, of those that can change a number."""
+        return [f"{key}: {mine!r}, {theirs!r}" for key, (mine, theirs) in self.changes(other).items()]
+
+    def changes(self, other: "RunConfig") -> dict[str, tuple[Any, Any]]:
+        """The same by `a.b`: this config's value, as JSON has it, and the other's."""
         mine, theirs = (config._with_defense() for config in (self, other))
-        return [
-            f"{section}.{key}: {value!r}, {theirs[section][key]!r}"
+        return {
+            f"{section}.{key}": (value, theirs[section][key])
             for section, values in mine.items()
             for key, value in values.items()
             if value != theirs[section][key]
-        ]
+        }
 
     def _with_defense(self) -> dict[str, Any]:
         """All settings. Without the section, there are no defences: as with one that names none."""

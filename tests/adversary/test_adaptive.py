@@ -1,7 +1,8 @@
 """The server that hardens its own surrogate: with what it has, and away from where it was."""
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.adaptive import ServerSide, _clustered, hardened_surrogates
@@ -46,3 +47,26 @@ def test_the_head_names_the_nearest_centre() -> None:
     head, names = _clustered(features, 5, RUNTIME)
     assert names.unique().numel() == 5
     assert torch.equal(head(features).argmax(1), names)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize(
+    "features",
+    [
+        pytest.param(torch.eye(4, 6), id="fewer than clusters"),
+        pytest.param(torch.eye(4, 6)[:1], id="one image"),
+        pytest.param(torch.ones(40, 6), id="constant"),
+        pytest.param(torch.zeros(40, 6), id="dead"),
+    ],
+)
+def test_few_images_and_features_that_coincide_make_a_usable_head(features: Tensor) -> None:
+    """And nobody else's random draws change."""
+    before = torch.get_rng_state()
+    head, names = _clustered(features, 10, RUNTIME)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(parameter.isfinite().all() for parameter in head.parameters())
+    logits = head(features)
+    assert logits.shape == (len(features), max(1, min(10, len(features) // 2)))
+    loss = torch.nn.functional.cross_entropy(logits, names)
+    (gradient,) = torch.autograd.grad(loss, head.weight)
+    assert gradient.isfinite().all()

@@ -17,6 +17,7 @@ QUICK = (
     "defense.calibration.iterations=60",
     "defense.splitguard.warm_up=5",
     "defense.scrutinizer.warm_up=10",
+    "defense.scrutinizer.every=5",
     "defense.splitout.window=5",
 )
 

@@ -1,9 +1,11 @@
 """Cumulative sums: by hand, and the probability of a false alarm."""
 
+import math
+
 import pytest
 import torch
 
-from splitaudit.defenses.cusum import Cusum, excursions, threshold
+from splitaudit.defenses.cusum import Cusum, excursions, tail, threshold
 
 
 def test_excursions_by_hand() -> None:
@@ -65,3 +67,42 @@ def test_state() -> None:
     for each in (cusum, other):
         each.update(2.5, 5)
     assert cusum.alarm.detection("x") == other.alarm.detection("x")
+
+
+@pytest.mark.parametrize("count", [3, 11, 30])
+def test_the_scale_of_the_tail_is_below_its_limit_as_often_as_is_said(count: int) -> None:
+    """Of excursions whose scale is known: in 95 of 100 series."""
+    generator = torch.Generator().manual_seed(count)
+    series = torch.empty(4000, count).exponential_(generator=generator).tolist()
+    limits = [tail(heights)[1] for heights in series]
+    assert sum(limit >= 1 for limit in limits) / len(limits) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_threshold_by_hand() -> None:
+    """Heights 10, 20 and 40: one exponential excess of 20, whose mean is below 20 / -log(0.95) with 95% confidence."""
+    increments = [10.0, -99.0, 20.0, -99.0, 40.0, -99.0]
+    scale = 20 / -math.log(0.95)
+    assert tail([10, 20, 40]) == (20, pytest.approx(scale))
+    assert threshold(increments, 1000, 0.01) == pytest.approx(20 + scale * math.log(1000 * 2 / 6 / 0.01))
+
+
+def test_a_tail_that_is_heavier_than_the_floor_raises_the_threshold() -> None:
+    """With a scale of 5 where the allowance's is 1.5: the largest of all excursions then rarely passes it."""
+    generator = torch.Generator().manual_seed(7)
+    floor = threshold([-1.0, -1.0], 500, 0.05)
+    passed = 0
+    for _ in range(200):
+        jumps = 5 * torch.empty(600).exponential_(generator=generator)
+        # Each excursion is a single step, and ends before the next.
+        increments = torch.stack([jumps, torch.full_like(jumps, -1000)], 1).flatten()
+        height = threshold(increments[:200].tolist(), 1000, 0.05)
+        assert height > floor
+        passed += bool((jumps[100:] > height).any())
+    assert passed <= 10
+
+
+@pytest.mark.parametrize("increments", [[-1.0, -1.0], [2.0, -1.0], [2.0, 1.0, -9.0, 1.0]])
+def test_few_excursions_and_no_values_leave_a_threshold(increments: list[float]) -> None:
+    """A training too short for any faint step has the threshold of one."""
+    assert threshold(increments, 0, 0.01) == threshold(increments, 1, 0.01) > 0
+    assert threshold(increments, 1000, 0.01) < 1000

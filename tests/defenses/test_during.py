@@ -131,3 +131,28 @@ def test_only_who_must_know_honest_gradients_rehearses() -> None:
     during = During([Noise(NoiseConfig())], never, rehearsed=60, iterations=2)
     session = Session(small_config().training, parts.model, parts.data, None, parts.runtime, during)
     next(iter(session.rounds()))
+
+
+def test_clients_that_name_other_defences_are_told_so() -> None:
+    """Whoever gets the layers; also where one of them keeps no state, and where a client watches nothing."""
+    here = watched("nopeek, scrutinizer")
+    assert here.during is not None
+    for theirs in ("scrutinizer", "noise, scrutinizer", "scrutinizer, gradient-decomposition"):
+        other = watched(theirs)
+        assert other.during is not None
+        with pytest.raises(ConfigError, match=rf"nopeek, scrutinizer here, but .*{theirs.split(', ')[0]}.* at the"):
+            here.during.load_state(other.during.state())
+    with pytest.raises(ConfigError, match="but nothing at the client"):
+        here.during.load_state({})
+
+
+def test_a_training_that_begins_anew_is_calibrated_anew() -> None:
+    """A client that is sent back to the first turn forgets what it rehearsed and noticed."""
+    once, again = watched(ALL), watched(ALL)
+    begun = {name: tensor.clone() for name, tensor in again.session.state().items()}
+    list(islice(again.session.rounds(), 12))
+    again.session.load_state(begun)
+    for parts in (once, again):
+        list(islice(parts.session.rounds(), 12))
+    expected = once.session.state()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.session.state().items())

@@ -1,8 +1,14 @@
 """Faint steps: an honest answer is linear, and a foreign part does not get fainter."""
 
-import pytest
+from dataclasses import replace
 
-from tests.defenses.parts import HONEST, train, watched
+import pytest
+import torch
+
+from splitaudit.defenses.during_settings import FaintStepsConfig
+from splitaudit.defenses.faint_steps import FaintSteps
+from splitaudit.learning.client import ClientView
+from tests.defenses.parts import HONEST, make_outgoing, make_view, train, watched
 
 OFTEN = "defense.faint_steps.share=0.3"
 
@@ -36,6 +42,31 @@ def test_tampering_in_proportion_is_not() -> None:
     """What the documentation says of how to break it."""
     assert alarm("adversary.alpha=0.1") is not None
     assert alarm("adversary.alpha=0.1", "adversary.evasion.proportional=true") is None
+
+
+def test_each_faint_step_is_judged_by_itself() -> None:
+    """Nothing is learned from a foreign one; from honest ones all is, however high the sum stands after that."""
+    detector = FaintSteps(FaintStepsConfig(), 0.01)
+    generator = torch.Generator().manual_seed(0)
+
+    def view(size: float, weight: float) -> ClientView:
+        sent = replace(make_outgoing(torch.zeros(4, 6)), weight=weight)
+        do1 = size * (0.1 * torch.randn((), generator=generator)).exp() * torch.ones(4, 6)
+        return make_view(sent, do1, do2=torch.ones(4, 3))
+
+    def learned(size: float) -> bool:
+        seen = view(size, 1e-5)
+        return detector.receive(seen, seen.do1) is not None
+
+    for _ in range(100):
+        detector.learn(view(1.0, 1.0))
+    detector.settle(1000)
+    detector.receive(view(1.0, 1.0), torch.ones(4, 6))
+    assert all(learned(1.0) for _ in range(50))
+    assert not learned(1e4)
+    assert detector.alarm.score
+    assert detector.alarm.score > detector.alarm.threshold
+    assert all(learned(1.0) for _ in range(20))
 
 
 def test_clients_learn_from_faint_steps() -> None:

@@ -121,6 +121,23 @@ def test_variants_of_an_image_are_cropped_and_mirrored_alike(augment: str) -> No
     assert all(torch.equal(pixels[0], pixels[1]) for pixels in seen)
 
 
+@pytest.mark.parametrize(("images", "batch_size", "sizes"), [(1, 8, [2]), (3, 2, [2, 2]), (5, 2, [3, 2])])
+def test_no_batch_is_of_a_single_image(images: int, batch_size: int, sizes: list[int]) -> None:
+    """Which BatchNorm could not learn from: a client's own come again. The bill counts them."""
+    seen: list[Tensor] = []
+
+    def look(model: Learner, pixels: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        seen.append(pixels[0])
+        return labels_of_all(model, pixels, targets, generator)
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3), nn.BatchNorm1d(3))
+    config, own = FineTuningConfig(epochs=1, batch_size=batch_size), share(images, 1)
+    cost = fine_tune(model, [own], look, config, PLAIN, RUNTIME, "test", passes=1)
+    assert [len(pixels) for pixels in seen] == sizes
+    assert len(torch.cat(seen).unique(dim=0)) == images
+    assert cost.gradient_evaluations == sum(sizes)
+
+
 def test_a_settled_model_learns_no_statistics() -> None:
     norm = nn.BatchNorm2d(3)
 

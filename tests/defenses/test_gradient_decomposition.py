@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from splitaudit.defenses.gradient_decomposition import cosine, without_excess
-from tests.defenses.parts import HONEST, train, watched
+from splitaudit.defenses.during_settings import GradientDecompositionConfig
+from splitaudit.defenses.gradient_decomposition import GradientDecomposition, cosine, excess, rounding
+from splitaudit.defenses.simulation import Rounding, rounded
+from tests.defenses.parts import HONEST, make_outgoing, make_view, train, watched
 
 
 @pytest.mark.parametrize("between", [[], [nn.ReLU()], [nn.MaxPool2d(2)], [nn.ReLU(), nn.MaxPool2d(2)]])
@@ -27,11 +29,19 @@ def test_excess_is_removed() -> None:
     generator = torch.Generator().manual_seed(3)
     o1, gradient = torch.randn(2, 4, 3, 5, 5, generator=generator)
     gradient = gradient - (gradient * o1).sum() / (o1 * o1).sum() * o1
-    torch.testing.assert_close(without_excess(gradient + 0.7 * o1, o1, 0.0), gradient)
-    torch.testing.assert_close(without_excess(gradient, o1, 0.0), gradient)
-    kept = without_excess(gradient + 0.01 * o1, o1, cosine(gradient + 0.01 * o1, o1))
-    torch.testing.assert_close(kept, gradient + 0.01 * o1)
-    assert torch.equal(without_excess(gradient, torch.zeros_like(o1), 0.0), gradient)
+    torch.testing.assert_close(excess(gradient + 0.7 * o1, o1, 0.0), 0.7 * o1)
+    tampered, nothing = gradient + 0.01 * o1, torch.zeros_like(o1)
+    torch.testing.assert_close(excess(gradient, o1, 0.0), nothing, atol=1e-6, rtol=0)
+    torch.testing.assert_close(excess(tampered, o1, cosine(tampered, o1)), nothing, atol=1e-6, rtol=0)
+    assert torch.equal(excess(gradient, nothing, 0.5), nothing)
+
+
+def test_repair_leaves_what_other_defences_added() -> None:
+    """`nopeek` has changed the gradient before: that part, though it lies along the activations, is no server's."""
+    detector = GradientDecomposition(GradientDecompositionConfig(repair=True), 0.01)
+    o1 = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    handed_on = detector.receive(make_view(make_outgoing(o1), 0.7 * o1), 0.7 * o1 + 0.2 * o1)
+    torch.testing.assert_close(handed_on, 0.2 * o1)
 
 
 @pytest.mark.parametrize("overrides", [(), ("runtime.precision=bf16",), ("model.name=resnet18",)])
@@ -40,6 +50,23 @@ def test_honest_servers_raise_no_alarm(overrides: tuple[str, ...]) -> None:
     assert parts.during is not None
     (detection,) = parts.during.detections()
     assert detection.iteration is None
+
+
+@pytest.mark.parametrize(("alpha", "noticed"), [(0, False), (0.1, True)])
+def test_behind_a_wire_that_rounds(alpha: float, noticed: bool) -> None:
+    """What the wire does to an honest server's gradients is no tampering: the rehearsal goes over such a wire too."""
+    parts = watched("gradient-decomposition", "transport.wire=bf16", f"adversary.alpha={alpha}")
+    parts.session._schedule._server = Rounding(parts.session.server)  # type: ignore[attr-defined]
+    train(parts)
+    assert parts.during is not None
+    (detection,) = parts.during.detections()
+    assert (detection.iteration is not None) is noticed
+
+
+def test_what_came_over_a_narrow_wire_has_its_rounding() -> None:
+    gradient = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    assert rounding(gradient) == 1e-5
+    assert rounding(rounded(gradient)) == rounding(gradient.bfloat16()) > 1e-4
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.1, 10])

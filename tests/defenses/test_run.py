@@ -12,8 +12,12 @@ WATCHED = ("defense.during=[noise, gradient-decomposition]", "defense.calibratio
 
 def test_verdicts_and_curves_are_in_the_result_and_the_report(run_folder: Path) -> None:
     """Of the detectors alone: `noise` has no verdict."""
-    result = run(small_config(*WATCHED, "adversary.alpha=1"), run_folder, Reporter())
+    reporter, warned = Reporter(), list[str]()
+    reporter.warn = warned.append  # type: ignore[method-assign]
+    result = run(small_config(*WATCHED, "adversary.alpha=1"), run_folder, reporter)
     (detection,) = result.detections
+    # Once, although more than one row is logged.
+    assert sum(f"gradient-decomposition raised an alarm at iteration {detection.iteration}" in w for w in warned) == 1
     assert detection.name == "gradient-decomposition"
     assert detection.iteration is not None
     assert detection.score > detection.threshold

@@ -1,7 +1,9 @@
 """Defences of a run: their folders, their models, and that nothing is computed twice."""
 
 import json
+import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,7 +38,7 @@ SHORT = (
 @pytest.fixture(scope="module")
 def defended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with every defence."""
-    path = tmp_path_factory.mktemp("runs") / "run"
+    path = tmp_path_factory.mktemp("runs") / "a run"
     run(small_config(*TINY, "adversary.kind=aligned"), path, Reporter())
     defend(path, NAMES, SHORT, Reporter())
     return path
@@ -72,7 +74,7 @@ def test_each_has_a_folder_with_a_model_that_is_the_one_measured(defended: Path,
     config = RunFolder(folder).read_config()
     assert config.defense is not None
     assert config.defense.after == (name,)
-    assert f"--defense {name}" in result.command
+    assert shlex.split(result.command)[:5] == ["splitaudit", "defend", str(defended), "--defense", name]
 
 
 def test_the_loader_is_five_lines(defended: Path) -> None:
@@ -96,6 +98,16 @@ def test_what_is_done_is_not_done_again(defended: Path) -> None:
     assert path == file.parent
     assert file.stat().st_mtime_ns == written
     assert result == read_defense(file)
+
+
+def test_a_damaged_result_is_made_again(defended: Path) -> None:
+    """As its error says: run it again."""
+    file = folder_of("input-transform", defended) / "defense.json"
+    whole = read_defense(file)
+    file.write_text(file.read_text()[:100])
+    ((_, result),) = defend(defended, ["input-transform"], SHORT, Reporter())
+    assert result.clean == whole.clean
+    assert read_defense(file) == result
 
 
 def test_the_report_says_what_to_do(defended: Path) -> None:
@@ -150,3 +162,33 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
     assert all((tmp_path / "out" / row["folder"] / "load.py").exists() for row in rows)
     assert len(list((tmp_path / "out" / "runs").glob("*/checkpoint"))) == 1
     assert "tampered with alpha = 1" in (tmp_path / "out" / "defenses.html").read_text()
+    told = read_defense(tmp_path / "out" / next(row["folder"] for row in rows if row["eps"] == 0.2) / "defense.json")
+    program, *arguments = shlex.split(told.command)
+    assert program == "splitaudit"
+    assert splitaudit(*arguments, monkeypatch=monkeypatch) == 0
+    (again,) = (tmp_path / "out" / "runs").glob("*/defenses/harden-*/defense.json")
+    assert read_defense(again).servers == told.servers
+    assert read_defense(again).eps_pixels == told.eps_pixels
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--alpha", ""), "--alpha names none"),
+        (("--eps", ""), "--eps names none"),
+        (("--defense", ","), "--defense names none"),
+        (("--set", "runtime.seed=3"), r"runtime\.seed: that is crossed"),
+        (("--set", "seed=3"), "must read section.key"),
+    ],
+)
+def test_a_bench_that_cannot_be_is_refused_at_once(
+    options: tuple[str, ...],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert splitaudit("bench-defenses", "demo", "--out", str(out), *options, monkeypatch=monkeypatch) == 2
+    assert re.search(why, capsys.readouterr().err)
+    assert not out.exists()

@@ -72,7 +72,14 @@ def test_the_best_bargain_comes_first(run: Path) -> None:
     page = render_report(run)
     assert page.index("Title of cheap") < page.index("Title of dear")
     assert "splitaudit defend runs/first --defense cheap" in page
-    assert ">27.5</td>" in page
+    assert "31.0<small>pgd, 1,000 images</small>27.5<small>apgd-ce, 100 images</small>" in page
+
+
+def test_a_loss_is_no_smaller_for_having_taken_longer(run: Path) -> None:
+    write(run, name="bad-and-dear", before=30, after=20, clean=88, share=50)
+    write(run, name="bad", before=30, after=29, clean=88, share=2)
+    assert [remedy.result.name for remedy in read_remedies(run)] == ["bad", "bad-and-dear"]
+    assert "-10.00<small>in all</small>" in render_report(run).replace("\u2212", "-")
 
 
 def test_without_any_it_says_how(run: Path) -> None:

@@ -18,8 +18,11 @@ from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
 from splitaudit.defenses.harden import craft
-from splitaudit.randomness import derive_seed
+from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
+
+TIGHTEST = 1e-3
+"""How small the spread within clusters is taken to be at least, as a share of the features' mean square."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,19 @@ def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torc
 
 
 def _clustered(features: Tensor, clusters: int, runtime: Runtime) -> tuple[nn.Module, Tensor]:
-    """k-means of features (M, D): a linear head that names the nearest centre, and its answers (M,)."""
+    """k-means of features (M, D): a linear head that names the nearest centre, and its answers (M,).
+
+    There are fewer clusters where images are fewer than two for each.
+    """
+    clusters = max(1, min(clusters, len(features) // 2))
     found = KMeans(clusters, n_init=4, random_state=derive_seed(runtime.seed, "clusters") % 2**32).fit(features.numpy())
     centres = torch.as_tensor(found.cluster_centers_)
     # The class in a mixture of equal round clouds is linear in f: (c.f - |c|^2 / 2) / variance. The root of the
     # dimension keeps softmax from being certain of everything.
-    softness = float(found.inertia_) / features.numel() * features.shape[1] ** 0.5
-    head = nn.Linear(features.shape[1], clusters)
+    # Where features coincide, nothing but the floor does.
+    least = max(TIGHTEST * float(features.square().mean()), torch.finfo(features.dtype).eps)
+    softness = max(float(found.inertia_) / features.numel(), least) * features.shape[1] ** 0.5
+    with isolated_global_rng(runtime.seed, "clusters"):
+        head = nn.Linear(features.shape[1], clusters)
     head.load_state_dict({"weight": centres / softness, "bias": -centres.square().sum(1) / (2 * softness)})
     return runtime.place(head), torch.as_tensor(found.labels_).long()

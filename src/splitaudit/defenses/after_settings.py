@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from splitaudit.errors import ConfigError
 from splitaudit.section import Section
 
 AfterDefense = Literal["harden", "adversarial-training", "randomized-smoothing", "input-transform"]
@@ -44,6 +45,18 @@ class HardenConfig(FineTuningConfig):
     rounds: PositiveInt = 1
     """After the first, images are also crafted on what the round before made of the model: a server may do the same.
     Every round has all its `epochs`."""
+
+    @field_validator("modifiers")
+    @classmethod
+    def _can_be_combined(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        # Here, since PyTorch comes with it, and most configs say nothing of modifiers.
+        from splitaudit.attacks.modifiers import in_order
+
+        try:
+            in_order(names)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return names
 
 
 class AdversarialTrainingConfig(FineTuningConfig):

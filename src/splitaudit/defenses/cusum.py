@@ -54,10 +54,12 @@ class Cusum:
         self.alarm.threshold = threshold(increments, values, self._false_alarms)
         self._honest = []
 
-    def update(self, statistic: float, iteration: int) -> None:
-        """Take in one value of the training that is watched."""
-        self._sum = max(0.0, self._sum + self._increment(statistic))
+    def update(self, statistic: float, iteration: int) -> float:
+        """Take in one value of the training that is watched; what it adds to the sum."""
+        increment = self._increment(statistic)
+        self._sum = max(0.0, self._sum + increment)
         self.alarm.update(self._sum, iteration)
+        return increment
 
     def state(self) -> State:
         """All that later scores depend on, once the honest training is over."""
@@ -80,17 +82,28 @@ def threshold(increments: Sequence[float], values: int, false_alarms: float) -> 
     limit of what the excesses there say. It is never lower than for a tail of the allowance's own scale: a few honest
     values that never stray are no proof that others will not.
     """
-    least = ALLOWANCE * math.log(max(values / false_alarms, 1.0))
+    values = max(1, values)
+    least = ALLOWANCE * math.log(values / false_alarms)
     heights = excursions(increments)
     if not heights:
         return least
+    median, limit = tail(heights)
+    expected = sum(height >= median for height in heights) / len(increments) * values
+    return max(least, median + max(limit, median) * math.log(max(expected / false_alarms, 1.0)))
+
+
+def tail(heights: Sequence[float]) -> tuple[float, float]:
+    """The median of one or more heights (the lower one of two), and the upper confidence limit of the scale above it.
+
+    The limit is 0 where only one is that high: it says nothing.
+    """
     sample = torch.tensor(heights, dtype=torch.float64)
-    median = float(sample.median())
-    above = sample[sample >= median]
-    limit = 2 * float((above - median).sum()) / float(chi2.ppf(1 - CONFIDENCE, 2 * len(above)))
-    scale = max(limit, median)
-    expected = len(above) / len(increments) * values
-    return max(least, median + scale * math.log(max(expected / false_alarms, 1.0)))
+    median = sample.median()
+    excesses = sample[sample >= median] - median
+    # Above a height that is one of them, the excesses of the others are exponential: its own is none.
+    freedom = 2 * (len(excesses) - 1)
+    limit = 2 * float(excesses.sum()) / float(chi2.ppf(1 - CONFIDENCE, freedom)) if freedom else 0.0
+    return float(median), limit
 
 
 def excursions(increments: Sequence[float]) -> list[float]:

@@ -47,11 +47,19 @@ class During:
     """
 
     def __init__(
-        self, members: Sequence[Member], fresh: Callable[[], SplitModel], *, rehearsed: int, iterations: int
+        self,
+        members: Sequence[Member],
+        fresh: Callable[[], SplitModel],
+        *,
+        rehearsed: int,
+        iterations: int,
+        rounds: bool = False,
     ) -> None:
-        """`rehearsed` is how many iterations the honest training has, `iterations` how many the training to come."""
+        """`rehearsed` is how many iterations the honest training has, `iterations` how many the training to come;
+        `rounds` whether its wire does (`simulate`).
+        """
         self.members = members
-        self._fresh, self._rehearsed, self._iterations = fresh, rehearsed, iterations
+        self._fresh, self._rehearsed, self._iterations, self._rounds = fresh, rehearsed, iterations, rounds
         self._ready = not any(member.learns for member in members)
 
     def send(self, batch: Outgoing) -> Outgoing:
@@ -82,22 +90,40 @@ class During:
         found = [alarm.detection(name) for name, alarm in alarms if alarm is not None]
         return [detection for detection in found if detection is not None]
 
+    def alarms(self) -> dict[str, int]:
+        """The iteration of each detector's first alarm, counted from 1, by name; without those that raised none."""
+        return {found.name: found.iteration for found in self.detections() if found.iteration is not None}
+
     def state(self) -> State:
         """Of all of them."""
         return {
             "ready": torch.tensor(self._ready),
+            "members": torch.tensor(list(self._listed().encode()), dtype=torch.uint8),
             **join(**{member.name: member.state() for member in self.members}),
         }
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
+        """Take over what `state` gave, perhaps at another client. Raises ConfigError if its defences are others."""
+        self._check_members(state)
         self._ready = bool(state["ready"])
-        if self._ready:
-            for member in self.members:
-                member.load_state(part(state, member.name))
+        for member in self.members:
+            member.load_state(part(state, member.name))
+
+    def _listed(self) -> str:
+        return ", ".join(member.name for member in self.members)
+
+    def _check_members(self, state: State) -> None:
+        if state and "members" not in state:  # a checkpoint from before it was noted: of the same config
+            return
+        theirs = bytes(state["members"].tolist()).decode() if state else "nothing"
+        if theirs != self._listed():
+            raise ConfigError(
+                f"defense.during names {self._listed()} here, but {theirs} at the client whose layers came: what was "
+                "noticed goes from client to client, so all must name the same."
+            )
 
     def _calibrate(self, client: Client) -> None:
-        simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed)
+        simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed, rounds=self._rounds)
         for member in self.members:
             member.settle(self._iterations)
         self._ready = True
@@ -122,6 +148,9 @@ class _Lesson:
     def scores(self) -> dict[str, float]:
         return {}
 
+    def alarms(self) -> dict[str, int]:
+        return {}
+
     def state(self) -> State:
         return {}
 
@@ -141,7 +170,13 @@ def make_during(config: RunConfig, input_layers: nn.Module, build: Callable[[int
     members = [_MEMBERS[name](config.defense) for name in chosen]
     seed = derive_seed(config.runtime.seed, "rehearsal")
     rehearsed = config.defense.calibration.iterations
-    return During(members, lambda: build(seed), rehearsed=rehearsed, iterations=config.training.iterations)
+    return During(
+        members,
+        lambda: build(seed),
+        rehearsed=rehearsed,
+        iterations=config.training.iterations,
+        rounds=config.transport.wire == "bf16",
+    )
 
 
 def _check(during: Sequence[DuringDefense], training: TrainingConfig, input_layers: nn.Module) -> None:

@@ -65,10 +65,14 @@ class SplitGuardConfig(Section):
 class ScrutinizerConfig(Section):
     """`scrutinizer`: gradients of samples with the same label should be more alike than others."""
 
-    warm_up: PositiveInt = 50
-    """Iterations before the first score."""
-    threshold: float = Field(0.5, gt=0, lt=1)
-    """A server whose score is below this is held for malicious."""
+    warm_up: int = Field(50, ge=3)
+    """Iterations before the first score, which parabolas are fitted to."""
+    every: PositiveInt = 50
+    """Iterations from one score to the next."""
+    window: PositiveInt = 5
+    """Last scores whose mean decides; before there are so many, nothing does."""
+    threshold: float = Field(0.7, gt=0, lt=1)
+    """A server for which that mean is below this is held for malicious."""
 
 
 class SplitOutConfig(Section):

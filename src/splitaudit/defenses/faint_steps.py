@@ -3,7 +3,7 @@
 Now and then the client sends `w dL/do2` with a small `w`, and divides what comes back by `w`. From an honest server
 that is the gradient itself, and the client learns from the step as from every other. What a server adds of its own, in
 whatever direction, does not become smaller with `w`: it comes back `1 / w` times as large. From a step in which that
-shows, the client learns nothing.
+alone makes an alarm, the client learns nothing.
 """
 
 from dataclasses import replace
@@ -55,14 +55,14 @@ class FaintSteps(Member):
         self._usual = None
 
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor | None:
-        """The gradient itself; None for a faint step that looks unlike an honest one."""
+        """The gradient itself; None for a faint step that by itself would be an alarm."""
         ratio = log_ratio(view)
         if view.sent.weight == 1:
             self._follow(ratio)
             return gradient
         assert self._usual is not None, "no step is faint before an ordinary one"
-        self._cusum.update(ratio - self._usual, view.sent.iteration)
-        return None if self.alarm.score else gradient
+        increment = self._cusum.update(ratio - self._usual, view.sent.iteration)
+        return None if increment > self.alarm.threshold else gradient
 
     def state(self) -> State:
         """The CUSUM, and the norm of ordinary steps."""

@@ -70,7 +70,8 @@ def fine_tune(
 
     In every epoch each party trains on its own images, once. `averaged`: each trains a copy of the same model, with
     fresh momentum, and then the copies are averaged, weighted by the numbers of images, BatchNorm's statistics like
-    parameters. `in-turn`: each goes on with what the one before has made of it, momentum included.
+    parameters. `in-turn`: each goes on with what the one before has made of it, momentum included. Each has one image
+    or more.
 
     Args:
         passes: backward passes of the model that the loss takes for each image, for the bill.
@@ -88,7 +89,7 @@ def fine_tune(
             "iterations": config.epochs * sum(lengths),
         }
     )
-    trained, done = TrainedLayers(name, model, schedule, runtime), 0
+    trained, done, seen = TrainedLayers(name, model, schedule, runtime), 0, 0
     shared = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     for epoch in range(config.epochs):
         for group, length in zip(groups, lengths, strict=True):
@@ -98,8 +99,9 @@ def fine_tune(
                     trained.restart_from(shared)
                 model.train().requires_grad_(True)
                 generator = derive_generator(runtime.seed, name, epoch, number)
-                order = torch.randperm(len(share.targets), generator=generator).tensor_split(batches[number])
+                order = _batches(len(share.targets), batches[number], generator)
                 for iteration, chosen in enumerate(order, done):
+                    seen += len(chosen)
                     pixels = _pixels(share.variants[chosen], training, runtime, generator)
                     targets = share.targets[chosen].to(runtime.device)
                     loss(Learner(trained, iteration), pixels, targets, generator).backward()
@@ -110,9 +112,8 @@ def fine_tune(
             shared, done = total, done + length
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)
-    images = sum(len(share.targets) for share in shares)
     sent = len(shares) * _bytes_each(model, config) if len(shares) > 1 else 0
-    return Cost(time.perf_counter() - began, config.epochs * images * passes, config.epochs * sent)
+    return Cost(time.perf_counter() - began, seen * passes, config.epochs * sent)
 
 
 def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: torch.Generator) -> Tensor:
@@ -130,6 +131,15 @@ def model_bytes(model: nn.Module) -> int:
     """Of parameters and buffers, as they are sent."""
     size: int = sum(tensor.nbytes for tensor in model.state_dict().values())
     return size
+
+
+def _batches(images: int, batches: int, generator: torch.Generator) -> list[Tensor]:
+    """All images in random order, in so many batches of nearly one size, none of them of a single image.
+
+    BatchNorm learns from two or more: to one that is left alone comes the first of the order, itself if need be.
+    """
+    order = torch.randperm(images, generator=generator)
+    return [torch.cat([chosen, order[:1]]) if len(chosen) == 1 else chosen for chosen in order.tensor_split(batches)]
 
 
 def _bytes_each(model: nn.Module, config: FineTuningConfig) -> int:

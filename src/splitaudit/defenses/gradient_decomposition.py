@@ -44,7 +44,8 @@ class GradientDecomposition(Member):
         """The gradient, its component along the activations brought back to the honest one's."""
         o1 = view.sent.o1.detach()
         self._cusum.update(cosine(view.do1, o1), view.sent.iteration)
-        return without_excess(gradient, o1, self._cusum.mean) if self._repair else gradient
+        # Of what the server returned: other defences may have added to `gradient` what is no excess of the server's.
+        return gradient - excess(view.do1, o1, self._cusum.mean).to(gradient.dtype) if self._repair else gradient
 
     def state(self) -> State:
         """The CUSUM."""
@@ -63,17 +64,19 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def rounding(gradient: Tensor) -> float:
-    """What rounding alone may do to such a cosine: its smallest deviation that counts."""
-    least: float = 2 * torch.finfo(gradient.dtype).eps / gradient.numel() ** 0.5
+    """What rounding alone may do to such a cosine: its smallest deviation that counts.
+
+    A gradient that came over a bfloat16 wire has no more bits than that, whatever its type.
+    """
+    narrow = torch.equal(gradient, gradient.bfloat16().to(gradient.dtype))
+    least: float = 2 * torch.finfo(torch.bfloat16 if narrow else gradient.dtype).eps / gradient.numel() ** 0.5
     return max(LEAST, least)
 
 
-def without_excess(gradient: Tensor, o1: Tensor, honest: float) -> Tensor:
-    """`gradient` with its component along `o1` changed so that their cosine is about `honest`."""
+def excess(gradient: Tensor, o1: Tensor, honest: float) -> Tensor:
+    """What is to be taken from `gradient`, along `o1`, for their cosine to be about `honest`; float32, shaped alike."""
     flat, direction = gradient.flatten().float(), o1.flatten().float()
-    size = direction.norm()
-    if size == 0:
-        return gradient
-    excess = flat @ direction / size - honest * flat.norm()
-    removed: Tensor = (excess / size * direction).view_as(gradient).to(gradient.dtype)
-    return gradient - removed
+    size = direction.norm().clamp_min(1e-12)
+    along = flat @ direction / size - honest * flat.norm()
+    removed: Tensor = (along / size * direction).view_as(gradient)
+    return removed

@@ -58,5 +58,6 @@ class SplitOut(Member):
         """Take over what `state` gave."""
         self._window = deque(state["window"].tolist(), maxlen=self._window.maxlen)
         self.alarm.load_state(part(state, "alarm"))
-        self._honest = list(state["honest"])
-        self.settle(0)
+        self._honest = list(state["honest"]) if "honest" in state else []
+        if self._honest:
+            self.settle(0)

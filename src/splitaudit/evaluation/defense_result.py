@@ -53,7 +53,7 @@ class CostResult(_Part):
     seconds: float
     """Of all clients together, on the machine of the run."""
     share_of_training: float
-    """Of the seconds that the training took, in per cent."""
+    """Of the seconds that the training took, the server's own work included, in per cent."""
     gradient_evaluations: int
     """Backward passes of the model, counted in images."""
     traffic_bytes: int

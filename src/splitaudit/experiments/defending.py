@@ -6,6 +6,7 @@ defenses/harden-<hash>/config.yaml        the run's config, with the settings of
                        defense.json       what it cost, and what it is worth
 """
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.defenses.after_settings import AFTER_KEYS, AfterDefense, section
 from splitaudit.defenses.settings import DefenseConfig
+from splitaudit.errors import RunError
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.target import Target
 from splitaudit.experiments.hardened import save_hardened
@@ -35,8 +37,20 @@ def defended_config(config: RunConfig, name: AfterDefense) -> RunConfig:
     return config.model_copy(update={"defense": defense.model_copy(update=others | {"after": (name,)})})
 
 
+def overrides_of(config: RunConfig, trained: RunConfig) -> list[str]:
+    """What `splitaudit defend` must be told besides, to defend as `config` says what was trained as `trained` says."""
+    free = {key: mine for key, (mine, _) in config.changes(trained).items() if _free_in_defenses(key)}
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in free.items()]
+
+
+def _free_in_defenses(key: str) -> bool:
+    section, _, name = key.partition(".")
+    return section != "defense" or (name in AFTER_KEYS and name != "after")
+
+
 def apply_defenses(
     run: Path,
+    trained: Path,
     config: RunConfig,
     target: Target,
     data: AuditData,
@@ -47,18 +61,29 @@ def apply_defenses(
 ) -> list[tuple[Path, DefenseResult]]:
     """Apply and measure what `defense.after` names, unless that is done; each with its folder below `run`.
 
-    `overrides` are what `config` differs by from the run's own, for the command that is told in the result.
+    The command that is told in the result defends the run in the folder `trained`, from whose config `config` differs
+    by `overrides`.
     """
     assert config.defense is not None, "the config names defences"
     folders = {name: defense_folder(run, config, name) for name in config.defense.after}
-    missing = [name for name, folder in folders.items() if not (folder / "defense.json").exists()]
+    missing = [name for name, folder in folders.items() if not _is_done(folder)]
     if missing:
-        sets = [f"--set {shlex.quote(override)}" for override in overrides]
+        sets = [word for override in overrides for word in ("--set", override)]
         bench = set_up(config, target, data, training_seconds, reporter)
         for name in missing:
-            trained, result = bench.measure(name, " ".join(["splitaudit defend", str(run), "--defense", name, *sets]))
+            command = shlex.join(["splitaudit", "defend", str(trained), "--defense", name, *sets])
+            defended, result = bench.measure(name, command)
             folder = RunFolder(folders[name])
             folder.take(defended_config(config, name), digests)
-            save_hardened(folder.path, name, config, trained.model, data.train.shape, len(data.train.classes))
+            save_hardened(folder.path, name, config, defended.model, data.train.shape, len(data.train.classes))
             write_whole(folder.path / "defense.json", result.model_dump_json(indent=2).encode())
     return [(folder, read_defense(folder / "defense.json")) for folder in folders.values()]
+
+
+def _is_done(folder: Path) -> bool:
+    """Whether its result can be read: a damaged one is as good as none."""
+    try:
+        read_defense(folder / "defense.json")
+    except RunError:
+        return False
+    return True

@@ -13,7 +13,7 @@ from splitaudit.errors import ConfigError
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.outcomes import to_parquet
 from splitaudit.experiments.defending import defense_folder
-from splitaudit.experiments.grid import Grid
+from splitaudit.experiments.grid import Grid, parse_grid
 from splitaudit.experiments.store import write_whole
 from splitaudit.experiments.sweep import Finished
 
@@ -31,9 +31,12 @@ def defense_grid(
 
     `cuts` are values of `model.input_end`; without any, the config's own is the only one.
 
-    Raises ConfigError for a defence that is unknown or takes part in the training, and for a setting in `sets` that is
-    crossed.
+    Raises ConfigError for a defence that is unknown or takes part in the training, for nothing to cross, and for a
+    setting in `sets` that is none or is crossed.
     """
+    for option, example, values in (("defense", "harden", defenses), ("eps", "8/255", eps), ("alpha", "0", alphas)):
+        if not values:
+            raise ConfigError(f"--{option} names none: give one or more, separated by commas, such as {example}.")
     settings: dict[str, Any] = {"adversary.kind": "aligned", "adversary.snapshots": "{}"}
     for override in (*sets, *choose_after(defenses)):
         key, _, value = override.partition("=")
@@ -41,10 +44,13 @@ def defense_grid(
     crossed: dict[str, list[Any]] = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}
     if cuts:
         crossed["model.input_end"] = list(cuts)
-    twice = crossed.keys() & settings.keys()
+    twice = {*crossed, "runtime.seed"} & settings.keys()
     if twice:
-        raise ConfigError(f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha, --eps and --cut.")
-    return Grid(base=base, set=settings, grid=crossed, seeds=seeds)
+        raise ConfigError(
+            f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha, --eps, --cut, and --seeds, which counts "
+            "from the config's own seed on."
+        )
+    return parse_grid({"base": base, "set": settings, "grid": crossed, "seeds": seeds}, "What bench-defenses is told")
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,16 @@ def read_grid(path: Path) -> Grid:
         raise ConfigError(f"Grid file {str(path)!r} cannot be read as YAML: {error}") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"Grid file {str(path)!r} must hold keys such as `base:` and `grid:`.")
+    return parse_grid(settings, f"Grid file {str(path)!r}")
+
+
+def parse_grid(settings: dict[str, Any], source: str) -> Grid:
+    """Validate plain settings. Raises ConfigError that says what of `source` is wrong."""
     try:
         return Grid.model_validate(settings)
     except ValidationError as error:
         problems = "\n".join(f"  {_problem(dict(detail))}" for detail in error.errors())
-        raise ConfigError(f"Grid file {str(path)!r} is not valid:\n{problems}") from None
+        raise ConfigError(f"{source} is not valid:\n{problems}") from None
 
 
 def make_cells(grid: Grid, *, here: bool = True) -> list[Cell]:

@@ -11,6 +11,7 @@ from splitaudit.config import RunConfig
 from splitaudit.data import load_audit_data
 from splitaudit.defenses.during import make_during
 from splitaudit.errors import ConfigError, DivergenceError, TransportError
+from splitaudit.experiments.alarms import Alarms
 from splitaudit.experiments.digests import digests
 from splitaudit.experiments.model import model_builder
 from splitaudit.experiments.progress import Reporter, TrainingProgress
@@ -100,7 +101,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
         own = data.train.subset(data.partition.clients[0 if own_only else number])
         del data
         with folder.locked(), reporter.training(0, total) as progress:
-            diary = _Diary(config, folder, transport, during, progress)
+            diary = _Diary(config, folder, transport, during, progress, Alarms(during, reporter.warn))
             member = Member(
                 Client(number, own, torch.arange(len(own)), config.training, runtime),
                 layers,
@@ -132,8 +133,10 @@ class _Diary:
         transport: GrpcTransport,
         defense: Defense | None,
         progress: TrainingProgress,
+        alarms: Alarms,
     ) -> None:
         self._config, self._folder, self._transport, self._progress = config, folder, transport, progress
+        self._alarms = alarms
         self._defense = defense
         self._began = time.perf_counter()
 
@@ -167,6 +170,7 @@ class _Diary:
         }
         self._folder.append_metrics(row)
         self._progress(iteration + 1, value, speed)
+        self._alarms.tell()
 
 
 def _load(module: nn.Module, delivered: State) -> None:

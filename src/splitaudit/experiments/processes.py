@@ -138,7 +138,8 @@ def _assemble(config: RunConfig, folder: RunFolder, base: Path, names: Sequence[
         iteration = served["iteration"]
         within = [losses[i]["loss"] for i in range(last + 1, iteration + 1) if i in losses]
         figures = {"iteration": iteration, "learning_rate": learning_rate(config.training, iteration - 1)}
-        rows.append(figures | {"loss": sum(within) / max(1, len(within))} | served)
+        noticed = {key: value for key, value in losses.get(iteration, {}).items() if key == "detectors"}
+        rows.append(figures | {"loss": sum(within) / max(1, len(within))} | served | noticed)
         last = iteration
     write_whole(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
     state = join(clients=part(client.state, "clients"), server=part(server.state, "server"))

@@ -25,7 +25,7 @@ from splitaudit.evaluation.outcomes import compare, outcomes_table, to_parquet, 
 from splitaudit.evaluation.result import DetectionResult, Result, TrainingResult, read_result
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.beginning import begin, check_content, onlooking
-from splitaudit.experiments.defending import apply_defenses
+from splitaudit.experiments.defending import apply_defenses, overrides_of
 from splitaudit.experiments.parts import Parts, build
 from splitaudit.experiments.processes import train_in_processes
 from splitaudit.experiments.progress import Reporter
@@ -161,7 +161,15 @@ def _defend(
             config, parts.adversary, parts.model, parts.data, trained.path, parts.runtime, reporter
         )
     return apply_defenses(
-        path, config, parts.target(aligned), parts.data, training.seconds, parts.digests, reporter, overrides
+        path,
+        trained.path,
+        config,
+        parts.target(aligned),
+        parts.data,
+        training.seconds,
+        parts.digests,
+        reporter,
+        overrides,
     )
 
 
@@ -192,7 +200,8 @@ def train_and_attack(
             for session, its in ((parts.session, trained), *others):
                 if session.iteration == session.iterations and not its.model.exists():
                     write_whole(its.model, save_tensors(delivered(parts.model)))
-        _defend(config, folder.path, trained, parts, training, reporter)
+        overrides = overrides_of(config, trained.read_config())
+        _defend(config, folder.path, trained, parts, training, reporter, overrides)
         return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
 
 

@@ -13,6 +13,7 @@ from splitaudit.adversary.onlookers import Onlooker, Watched
 from splitaudit.config import RunConfig
 from splitaudit.errors import DivergenceError, RunError
 from splitaudit.evaluation.result import TrainingResult
+from splitaudit.experiments.alarms import Alarms
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
 from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -59,6 +60,8 @@ def train(
     _look_on(session, [other for other, _ in others])
     for _, its in ((session, folder), *others):
         its.keep_metrics(session.iteration)
+    alarms = Alarms(session.defense, reporter.warn)
+    alarms.tell()
     saved = time.perf_counter()
     with reporter.training(session.iteration, total) as progress:
         stretch = _Stretch(seconds)
@@ -68,6 +71,7 @@ def train(
                 continue
             row = _log(config, session, folder, stretch)
             progress(done.iteration, row["loss"], row["images_per_second"])
+            alarms.tell()
             seconds = stretch.seconds_before + stretch.seconds()
             for other, its in others:
                 other.follow(session)

@@ -73,6 +73,9 @@ class Defense(Protocol):
     def scores(self) -> dict[str, float]:
         """How suspicious the server looks to each detector, for the training curves."""
 
+    def alarms(self) -> dict[str, int]:
+        """The iteration, counted from 1, in which each detector that holds the server for malicious first did."""
+
     def state(self) -> State:
         """All that the next step depends on."""
 

@@ -1,7 +1,7 @@
 """The page of `bench-defenses`: what each defence leaves each attacker, at every budget, over the seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,26 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Alone:
+    """A defence where nobody attacks, and what it takes, at one budget: means over the seeds."""
+
+    clean_before: float
+    clean: float
+    seconds: float
+    share_of_training: float
+    gradient_evaluations: float
+    traffic_bytes: float
+
+
+@dataclass(frozen=True)
 class Block:
     """A defence of a model cut at one place, against the servers that tamper with one alpha."""
 
     defense: str
     cut: str
     alpha: float
-    clean_before: float
-    clean: float
-    seconds: float
-    share_of_training: float
+    alone: list[Alone | None]
+    """For each budget, to which the clients train; None where there is none."""
     lines: list[Line]
 
 
@@ -76,9 +86,15 @@ def _blocks(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[Bl
             of_attacker = [row for row in own if row["attacker"] == attacker]
             entries = [_entry([row for row in of_attacker if row["eps"] == eps]) for eps in budgets]
             lines.append(Line(attacker, knowledge, entries))
-        means = {key: _mean(own, key) for key in ("clean_before", "clean", "seconds", "share_of_training")}
-        blocks.append(Block(defense, cut, alpha, **means, lines=lines))
+        alone = [_alone([row for row in own if row["eps"] == eps]) for eps in budgets]
+        blocks.append(Block(defense, cut, alpha, alone, lines))
     return blocks
+
+
+def _alone(rows: Sequence[dict[str, Any]]) -> Alone | None:
+    """Of all rows of one budget, of which every seed has one for each attacker."""
+    each = list({row["seed"]: row for row in rows}.values())
+    return Alone(**{field.name: _mean(each, field.name) for field in fields(Alone)}) if each else None
 
 
 def _which(row: dict[str, Any]) -> tuple[str, str, float]:

@@ -28,8 +28,8 @@ class Remedy:
 
     @property
     def bargain(self) -> float:
-        """The gain for each per cent of the training's time."""
-        return self.gain / max(LEAST_COST, self.result.cost.share_of_training)
+        """The gain for each per cent of the training's time; a loss is one whatever it took, and stays whole."""
+        return self.gain / max(LEAST_COST, self.result.cost.share_of_training) if self.gain > 0 else self.gain
 
 
 def read_remedies(run: Path) -> list[Remedy]:
