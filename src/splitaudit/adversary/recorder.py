@@ -23,6 +23,8 @@ class Recording:
     """`o1` of the last batches, the newest last: (N, ...), as it came."""
     moments: Moments
     """Streaming, of the channels."""
+    batches: int = 1
+    """How many the activations are of, all of one size."""
 
 
 class Recorder:
@@ -58,7 +60,7 @@ class Recorder:
         if activations.dim() == 4:
             # A resumed record has lost the layout, in which convolutions may round otherwise.
             activations = activations.contiguous(memory_format=torch.channels_last)
-        return Recording(activations, Moments(self._mean, covariance))
+        return Recording(activations, Moments(self._mean, covariance), len(self._last))
 
     def state(self) -> State:
         """All that later recordings depend on."""

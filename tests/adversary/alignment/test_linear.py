@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitaudit.adversary.alignment.linear import EXPLAINED, NEARLY, Identified, identify, solve
+from splitaudit.adversary.alignment.linear import EXPLAINED, Identified, identify, solve
 from tests.adversary.alignment.parts import evidence_of, input_layers, photographs
 
 CASES = [(1, 1, 4), (1, 3, 6), (1, 3, 16), (1, 5, 32), (3, 1, 8), (3, 3, 16), (3, 3, 32), (3, 5, 20), (3, 5, 32)]
@@ -17,7 +17,7 @@ def convolution(colours: int, kernel: int, channels: int) -> nn.Module:
 
 
 def found_in(F1: nn.Module, images: Tensor, precision: torch.dtype = torch.float32) -> Identified:
-    found = identify(F1(images / 255).to(precision), images.shape[1])
+    found = identify(F1(images / 255).to(precision), images.shape[1], len(images))
     assert found is not None
     return found
 
@@ -87,23 +87,31 @@ def test_what_no_attempt_fits_is_not_taken_for_one_convolution(name: str) -> Non
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_activations_that_do_not_vary_hold_no_signal(value: float) -> None:
-    assert identify(torch.full((64, 32, 16, 16), value), 3) is None
+    assert identify(torch.full((64, 32, 16, 16), value), 3, 64) is None
 
 
-def test_small_batches_leave_a_convolution_nearly_explained() -> None:
-    """BatchNorm normalises each in its own way; the right kernel is found all the same."""
-    images = photographs(3)[:64]
+@pytest.mark.parametrize("before", [0, 3])
+def test_each_batch_may_have_been_normalised_and_weighted_in_its_own_way(before: int) -> None:
+    """As in a training. The oldest one may be there in part only, `before` what was asked for."""
+    images = photographs(3)[: 64 + before]
     F1 = convolution(3, 3, 32).train()
+    generator = torch.Generator().manual_seed(0)
+    recorded = []
     with torch.no_grad():
-        found = identify(torch.cat([F1(batch / 255) for batch in images.split(8)]), 3)
+        for batch in [images[:before], *images[before:].split(8)] if before else images.split(8):
+            recorded.append(F1(batch / 255))
+            F1[1].weight.mul_(1 + 0.03 * torch.randn(F1[1].weight.shape, generator=generator))
+    activations = torch.cat(recorded)
+    found, blind = (identify(activations, 3, batch) for batch in (8, len(activations)))
     assert found is not None
-    assert NEARLY < found.explained < EXPLAINED
+    assert blind is not None
     assert found.kernel.shape[-1] == 3
+    assert blind.explained < EXPLAINED < found.explained
 
 
 def test_what_is_no_map_of_some_size_is_not_tried() -> None:
-    assert identify(torch.rand(50, 16), 1) is None
-    assert identify(torch.rand(50, 16, 4, 4), 1) is None
+    assert identify(torch.rand(50, 16), 1, 50) is None
+    assert identify(torch.rand(50, 16, 4, 4), 1, 50) is None
 
 
 def test_grey_images_see_brightness_alone() -> None:

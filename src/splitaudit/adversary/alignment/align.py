@@ -111,7 +111,7 @@ def _linear(evidence: Evidence) -> tuple[list[Candidate], float | None]:
     began = time.perf_counter()
     if evidence.images.shape[2:] != evidence.activations.shape[2:]:
         return [], None
-    found = identify(evidence.activations, evidence.images.shape[1])
+    found = identify(evidence.activations, evidence.images.shape[1], evidence.batch)
     if found is None or not found.explained >= NEARLY:
         return [], None if found is None else found.explained
     shadow = solve(found, evidence)

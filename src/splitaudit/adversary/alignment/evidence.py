@@ -58,6 +58,8 @@ class Evidence:
         recorded = recording.activations.float() if runtime.precision == "float32" else recording.activations
         judging = torch.arange(len(recorded), device=recorded.device) % HELD_OUT == 0
         self.activations = recorded[~judging]
+        self.batch = max(1, len(self.activations) // recording.batches)
+        """How many of the activations, about, are of one batch."""
         # At the cut the streaming moments, since they look back further than the recorded batches.
         self.references = [recording.moments, *self._moments(self.activations)[1:]]
         self._held = self._moments(recorded[judging])

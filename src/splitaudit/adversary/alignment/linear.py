@@ -7,6 +7,7 @@ eigenvalue problem. The kernel follows by regression of the activations on that 
 left to be found by comparison with the server's own images (`colours`).
 """
 
+import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,8 +27,7 @@ EXPLAINED = 0.995
 another side than theirs explains up to 0.99 of what natural images make: the finest details, which tell them apart,
 have hardly any variance."""
 NEARLY = 0.97
-"""Share from which on the convolution is worth trying, beside other shapes: batches of 16 and fewer, which BatchNorm
-normalises each in its own way, are explained no better by the right one."""
+"""Share from which on the convolution is worth trying, beside other shapes."""
 ATTEMPTS = ((3, 1), (1, 1), (3, 2), (5, 1), (5, 2), (3, 3), (5, 3))
 """Sides of the kernel and of the window of activations that is looked at, in the order in which they are tried."""
 SAMPLES = 1024
@@ -37,6 +37,8 @@ _VALUES = 40_000_000
 the 64 samples that it needs."""
 ROUNDING = 1e-8
 """Share of the mean square below which a variance is rounding."""
+ROWS = 20
+"""Fewest places for each unknown of a regression, so that it explains nothing by chance."""
 RIDGE = 1e-5
 """Of the covariances that are inverted, as a share of their mean variance: recorded activations are rounded."""
 
@@ -52,17 +54,19 @@ class Identified:
     bias: Tensor
     """float32 (C,)."""
     explained: float
-    """Share of the activations' variance, averaged over the channels."""
+    """Share of the activations' variance, averaged over the channels, by one kernel for each batch: from one to the
+    next weights and normalisation change a little, which makes the layers no less linear."""
 
 
-def identify(activations: Tensor, colours: int) -> Identified | None:
-    """The best of the attempts on activations (N, C, H, W), or None if none is possible or they do not vary.
+def identify(activations: Tensor, colours: int, batch: int) -> Identified | None:
+    """The best of the attempts on activations (N, C, H, W), the newest last, or None if none is possible or they do not
+    vary. Each `batch` of them, from the end on, passed the clients' layers at once.
 
     It stops at the first one that explains enough for the layers to count as linear.
     """
     if activations.dim() != 4 or min(activations.shape[2:]) < 8:
         return None
-    maps = activations[:SAMPLES].float()
+    maps = activations[-SAMPLES:].float()
     mean = maps.mean((0, 2, 3), keepdim=True)
     maps = maps - mean
     if maps.square().mean() <= ROUNDING * mean.square().mean():
@@ -72,7 +76,7 @@ def identify(activations: Tensor, colours: int) -> Identified | None:
         if maps.shape[1] * window**2 <= colours * (kernel + window - 1) ** 2:
             continue
         samples = max(64, _VALUES // (maps[0].numel() * window**2))
-        found = _attempt(maps[:samples], mean.flatten(), colours, kernel, window)
+        found = _attempt(maps[-samples:], mean.flatten(), colours, kernel, window, batch)
         if best is None or found.explained > best.explained:
             best = found
         if best.explained >= EXPLAINED:
@@ -98,11 +102,11 @@ def solve(found: Identified, evidence: Evidence) -> nn.Module:
     return shadows[products.index(min(products))]
 
 
-def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int) -> Identified:
+def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int, batch: int) -> Identified:
     """With kernels of this side, from windows of this side of the centred `maps` (N, C, H, W)."""
     windows = torch.cat([_shifted(maps, dy, dx, window) for dy, dx in product(range(window), repeat=2)], 1)
     signal = torch.einsum("nchw,ck->nkhw", windows.double(), _common_signal(windows, colours, kernel, window))
-    weights, bias, explained = _regress(maps, signal, kernel)
+    weights, bias, explained = _regress(maps, signal, kernel, batch)
     return Identified(signal.cpu(), weights.cpu(), (bias + mean).cpu(), explained)
 
 
@@ -139,20 +143,35 @@ def _common_signal(windows: Tensor, colours: int, kernel: int, window: int) -> T
     return functionals
 
 
-def _regress(maps: Tensor, signal: Tensor, kernel: int) -> tuple[Tensor, Tensor, float]:
-    """The kernel (C, colours, k, k) and bias (C,) that make the maps of the signal, and how much they explain."""
+def _regress(maps: Tensor, signal: Tensor, kernel: int, batch: int) -> tuple[Tensor, Tensor, float]:
+    """The kernel (C, colours, k, k) and bias (C,) that make the maps of the signal, and how much such explain."""
     reach = kernel // 2
     height, width = signal.shape[2:]
-    patches = nn.functional.unfold(signal, kernel).mT.flatten(0, 1)
-    inputs = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)
-    wanted = maps[..., reach : height - reach, reach : width - reach].permute(0, 2, 3, 1).flatten(0, 2).double()
-    solution = torch.linalg.solve(_ridged(inputs.mT @ inputs / len(inputs)), inputs.mT @ wanted / len(inputs))
-    variance, error = wanted.square().mean(0), (wanted - inputs @ solution).square().mean(0)
+    patches = nn.functional.unfold(signal, kernel).mT
+    wanted = maps[..., reach : height - reach, reach : width - reach].permute(0, 2, 3, 1).flatten(1, 2).double()
+    inputs = torch.cat([patches, torch.ones_like(patches[..., :1])], 2)
+    solution = _solution(inputs, wanted)
+    _, places, unknowns = inputs.shape
+    # Whole batches, of which the oldest may be cut off.
+    together = batch * math.ceil(ROWS * unknowns / (batch * places))
+    starts = range(len(inputs) % together, len(inputs), together) if len(inputs) >= together else [0]
+    error = torch.zeros_like(wanted[0, 0])
+    for start in starts:
+        some, made = inputs[start : start + together], wanted[start : start + together]
+        error += (made - some @ _solution(some, made)).square().sum((0, 1))
+    variance = wanted[starts[0] :].square().sum((0, 1))
     # Of channels that never change, nothing is explained.
     tiny = torch.finfo(torch.float32).tiny
     explained = 1 - float(((error + tiny) / (variance + FLOOR * variance.mean() + tiny)).mean())
     weights = solution[:-1].mT.unflatten(1, (signal.shape[1], kernel, kernel))
     return weights.float(), solution[-1].float(), explained
+
+
+def _solution(inputs: Tensor, wanted: Tensor) -> Tensor:
+    """Weights (D, C) by which inputs (N, L, D) give best what is wanted (N, L, C)."""
+    inputs, wanted = inputs.flatten(0, 1), wanted.flatten(0, 1)
+    solution: Tensor = torch.linalg.solve(_ridged(inputs.mT @ inputs / len(inputs)), inputs.mT @ wanted / len(inputs))
+    return solution
 
 
 def _ridged(covariance: Tensor) -> Tensor:
