@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitaudit.adversary.alignment.linear import EXPLAINED, Identified, identify, solve
+from splitaudit.adversary.alignment.linear import EXPLAINED, NOISE, Identified, identify, solve
 from tests.adversary.alignment.parts import evidence_of, input_layers, photographs
 
 CASES = [(1, 1, 4), (1, 3, 6), (1, 3, 16), (1, 5, 32), (3, 1, 8), (3, 3, 16), (3, 3, 32), (3, 5, 20), (3, 5, 32)]
@@ -85,6 +85,44 @@ def test_what_no_attempt_fits_is_not_taken_for_one_convolution(name: str) -> Non
     assert found_in(input_layers(images, *WRONG[name]), images[:64]).explained < EXPLAINED
 
 
+def test_noise_on_activations_hides_no_convolution() -> None:
+    """What is left unexplained then has no structure; what an activation leaves has."""
+    images = photographs(1)[:64]
+    activations = convolution(1, 3, 16)(images / 255).detach()
+    noise = torch.randn(activations.shape, generator=torch.Generator().manual_seed(0))
+    noisy = identify(activations + 0.1 * activations.std((0, 2, 3), keepdim=True) * noise, 1, 64)
+    assert noisy is not None
+    assert noisy.explained < EXPLAINED
+    assert noisy.structure < NOISE
+    assert noisy.certain
+    leaky = identify(nn.functional.leaky_relu(activations, 0.3), 1, 64)
+    assert leaky is not None
+    assert leaky.explained < EXPLAINED
+    assert leaky.structure > 2 * NOISE
+    assert not leaky.certain
+
+
+def test_weights_that_change_all_the_while() -> None:
+    """The newest samples are looked at: the kernel is that of the end."""
+    images = photographs(1)
+    start, end = (convolution(1, 3, 16) for _ in range(2))
+    nn.init.normal_(end[1].weight, generator=torch.Generator().manual_seed(1))
+    recorded = [start(batch / 255) for batch in images[:512].split(64)] + [end(images[512:768] / 255)]
+    found = identify(torch.cat(recorded).detach(), 1, 64)
+    assert found is not None
+    assert found.certain
+    size, wanted = (kernel.flatten(1).norm(dim=1) for kernel in (found.kernel, found_in(end, images[512:768]).kernel))
+    torch.testing.assert_close(size, wanted, rtol=0.05, atol=0.01)
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_the_smallest_maps(side: int) -> None:
+    """Of which no attempt explains anything, so that all are made for which there is room."""
+    found = identify(torch.randn(64, 32, side, side, generator=torch.Generator().manual_seed(0)), 1, 64)
+    assert found is not None
+    assert found.explained < 0.5
+
+
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 def test_activations_that_do_not_vary_hold_no_signal(value: float) -> None:
     assert identify(torch.full((64, 32, 16, 16), value), 3, 64) is None
@@ -107,6 +145,7 @@ def test_each_batch_may_have_been_normalised_and_weighted_in_its_own_way(before:
     assert blind is not None
     assert found.kernel.shape[-1] == 3
     assert blind.explained < EXPLAINED < found.explained
+    assert found.certain
 
 
 def test_what_is_no_map_of_some_size_is_not_tried() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.fitting import Fit
-from splitaudit.adversary.alignment.linear import EXPLAINED, NEARLY, identify, solve
+from splitaudit.adversary.alignment.linear import NEARLY, Identified, identify, solve
 from splitaudit.adversary.recorder import Recording
 from splitaudit.config import AlignmentConfig
 from splitaudit.errors import ConfigError
@@ -77,13 +77,13 @@ def align(
     began = time.perf_counter()
     evidence = Evidence(recording, layers, images, config, runtime)
     solved: list[Candidate] = []
-    explained = None
+    found = None
     if "linear" in config.candidates:
         progress("linear", 0, 1)
-        solved, explained = _linear(evidence)
+        solved, found = _linear(evidence)
     shapes = [shape for shape in config.candidates if shape != "linear"]
     given_up: list[Candidate] = []
-    if explained is not None and explained >= EXPLAINED:
+    if found is not None and found.certain:
         final = solved
     elif shapes:
         last, *given_up = _fitted(shapes, config, evidence, folder, progress)
@@ -93,6 +93,7 @@ def align(
             "alignment.candidates: one convolution does not explain the recording, and there is no other candidate."
         )
     chosen = min(final, key=lambda candidate: candidate.score)
+    explained = None if found is None else found.explained
     return Aligned(chosen, [*final, *given_up], explained, time.perf_counter() - began)
 
 
@@ -106,17 +107,17 @@ def check_images(images: Tensor) -> None:
         raise ConfigError("attacker.source: its images are all of one colour. Take others.")
 
 
-def _linear(evidence: Evidence) -> tuple[list[Candidate], float | None]:
-    """The solution, if it is one or nearly, and how much of the variance a convolution explains."""
+def _linear(evidence: Evidence) -> tuple[list[Candidate], Identified | None]:
+    """The solution, if it is one or nearly, and what was identified."""
     began = time.perf_counter()
     if evidence.images.shape[2:] != evidence.activations.shape[2:]:
         return [], None
     found = identify(evidence.activations, evidence.images.shape[1], evidence.batch)
     if found is None or not found.explained >= NEARLY:
-        return [], None if found is None else found.explained
+        return [], found
     shadow = solve(found, evidence)
     seconds = time.perf_counter() - began
-    return [Candidate("linear", shadow, evidence.score(shadow), 0, seconds)], found.explained
+    return [Candidate("linear", shadow, evidence.score(shadow), 0, seconds)], found
 
 
 def _fitted(

@@ -27,11 +27,15 @@ EXPLAINED = 0.995
 another side than theirs explains up to 0.99 of what natural images make: the finest details, which tell them apart,
 have hardly any variance."""
 NEARLY = 0.97
-"""Share from which on the convolution is worth trying, beside other shapes."""
+"""Share from which on the convolution is worth trying, beside other shapes; or is the layers, if the rest is noise."""
+NOISE = 0.1
+"""Correlation of neighbours below which the rest counts as noise, such as a client may have added."""
 ATTEMPTS = ((3, 1), (1, 1), (3, 2), (5, 1), (5, 2), (3, 3), (5, 3))
 """Sides of the kernel and of the window of activations that is looked at, in the order in which they are tried."""
 SAMPLES = 1024
-"""Recorded samples used, and images of the server's own."""
+"""Recorded samples whose signal is read, and images of the server's own, for their colours."""
+NEWEST = 256
+"""Recorded samples from which the layers are found: the weights change meanwhile, and no signal is common to many."""
 _VALUES = 40_000_000
 """Numbers that an attempt looks at, so that wide layers cost no more memory than narrow ones; as long as that leaves
 the 64 samples that it needs."""
@@ -56,6 +60,14 @@ class Identified:
     explained: float
     """Share of the activations' variance, averaged over the channels, by one kernel for each batch: from one to the
     next weights and normalisation change a little, which makes the layers no less linear."""
+    structure: float
+    """How much the rest correlates with itself at the next places: the largest absolute value of several directions,
+    averaged over the channels."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether the clients' layers count as this convolution, whatever else might be tried."""
+        return self.explained >= EXPLAINED or (self.explained >= NEARLY and self.structure < NOISE)
 
 
 def identify(activations: Tensor, colours: int, batch: int) -> Identified | None:
@@ -74,12 +86,14 @@ def identify(activations: Tensor, colours: int, batch: int) -> Identified | None
     best = None
     for kernel, window in ATTEMPTS:
         if maps.shape[1] * window**2 <= colours * (kernel + window - 1) ** 2:
-            continue
+            continue  # more pixels than numbers to tell them by
+        if min(maps.shape[2:]) < kernel + 2 * window - 2:
+            continue  # no window with all its neighbours
         samples = max(64, _VALUES // (maps[0].numel() * window**2))
         found = _attempt(maps[-samples:], mean.flatten(), colours, kernel, window, batch)
         if best is None or found.explained > best.explained:
             best = found
-        if best.explained >= EXPLAINED:
+        if best.certain:
             break
     return best
 
@@ -105,9 +119,10 @@ def solve(found: Identified, evidence: Evidence) -> nn.Module:
 def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int, batch: int) -> Identified:
     """With kernels of this side, from windows of this side of the centred `maps` (N, C, H, W)."""
     windows = torch.cat([_shifted(maps, dy, dx, window) for dy, dx in product(range(window), repeat=2)], 1)
-    signal = torch.einsum("nchw,ck->nkhw", windows.double(), _common_signal(windows, colours, kernel, window))
-    weights, bias, explained = _regress(maps, signal, kernel, batch)
-    return Identified(signal.cpu(), weights.cpu(), (bias + mean).cpu(), explained)
+    functionals = _common_signal(windows[-NEWEST:], colours, kernel, window)
+    signal = torch.einsum("nchw,ck->nkhw", windows.double(), functionals)
+    weights, bias, explained, structure = _regress(maps[-NEWEST:], signal[-NEWEST:], kernel, batch)
+    return Identified(signal.cpu(), weights.cpu(), (bias + mean).cpu(), explained, structure)
 
 
 def _shifted(maps: Tensor, dy: int, dx: int, window: int) -> Tensor:
@@ -143,8 +158,9 @@ def _common_signal(windows: Tensor, colours: int, kernel: int, window: int) -> T
     return functionals
 
 
-def _regress(maps: Tensor, signal: Tensor, kernel: int, batch: int) -> tuple[Tensor, Tensor, float]:
-    """The kernel (C, colours, k, k) and bias (C,) that make the maps of the signal, and how much such explain."""
+def _regress(maps: Tensor, signal: Tensor, kernel: int, batch: int) -> tuple[Tensor, Tensor, float, float]:
+    """The kernel (C, colours, k, k) and bias (C,) that make the maps of the signal, how much such explain, and how much
+    structure the rest has."""
     reach = kernel // 2
     height, width = signal.shape[2:]
     patches = nn.functional.unfold(signal, kernel).mT
@@ -155,16 +171,25 @@ def _regress(maps: Tensor, signal: Tensor, kernel: int, batch: int) -> tuple[Ten
     # Whole batches, of which the oldest may be cut off.
     together = batch * math.ceil(ROWS * unknowns / (batch * places))
     starts = range(len(inputs) % together, len(inputs), together) if len(inputs) >= together else [0]
-    error = torch.zeros_like(wanted[0, 0])
-    for start in starts:
-        some, made = inputs[start : start + together], wanted[start : start + together]
-        error += (made - some @ _solution(some, made)).square().sum((0, 1))
-    variance = wanted[starts[0] :].square().sum((0, 1))
+    pairs = [(inputs[start : start + together], wanted[start : start + together]) for start in starts]
+    rest = torch.cat([made - some @ _solution(some, made) for some, made in pairs])
+    error, variance = rest.square().mean((0, 1)), wanted[starts[0] :].square().mean((0, 1))
     # Of channels that never change, nothing is explained.
     tiny = torch.finfo(torch.float32).tiny
     explained = 1 - float(((error + tiny) / (variance + FLOOR * variance.mean() + tiny)).mean())
     weights = solution[:-1].mT.unflatten(1, (signal.shape[1], kernel, kernel))
-    return weights.float(), solution[-1].float(), explained
+    maps_of_rest = rest.unflatten(1, (height - kernel + 1, width - kernel + 1))
+    return weights.float(), solution[-1].float(), explained, _structure(maps_of_rest, error + tiny)
+
+
+def _structure(rest: Tensor, variance: Tensor) -> float:
+    """The largest correlation of maps (N, H, W, C) with themselves a place further on, averaged over the channels."""
+    height, width = rest.shape[1:3]
+    correlations = [
+        float(((rest[:, : height - dy, : width - dx] * rest[:, dy:, dx:]).mean((0, 1, 2)) / variance).abs().mean())
+        for dy, dx in ((0, 1), (1, 0), (1, 1))
+    ]
+    return max(correlations)
 
 
 def _solution(inputs: Tensor, wanted: Tensor) -> Tensor:
