@@ -72,6 +72,8 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (commands / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    # How long a job's result is waited for once it has ended: here all see the same disk.
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
     return folder
 
 
