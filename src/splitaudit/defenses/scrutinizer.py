@@ -90,7 +90,8 @@ def published_score(steps: Series) -> float:
     same, different, same_deviation, different_deviation = steps
     error = (_fitting_error(same[:-1]) + _fitting_error(different[:-1])) / 2
     shared = max(0.0, float((different + different_deviation - (same - same_deviation))[-1]))
-    overlap = shared / (float((same + same_deviation - (different - different_deviation))[-1]) + 1e-8)
+    # Where gradients of different labels are the more alike, the whole span can be negative.
+    overlap = shared / max(float((same + same_deviation - (different - different_deviation))[-1]), 1e-8)
     total = float(same[-1] + different[-1])
     gap = float(same[-1] - different[-1]) / total if total else 0.0
     parts = (

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet, crop_and_flip
+from splitaudit.errors import ConfigError
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.output import output_gradient
 from splitaudit.learning.state import State, join, part
@@ -108,8 +109,14 @@ class ClientLayers:
         """Take over what `state` gave."""
         for layers in self.parts():
             layers.load_state(part(state, layers.name))
+        noticed = part(state, "defense")
         if self.defense is not None:
-            self.defense.load_state(part(state, "defense"))
+            self.defense.load_state(noticed)
+        elif noticed:
+            raise ConfigError(
+                "defense.during names nothing here, but the client whose layers came watches its server: what was "
+                "noticed goes from client to client, so all must name the same."
+            )
 
     def update(self, iteration: int) -> None:
         """One optimizer step of each."""

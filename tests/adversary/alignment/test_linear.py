@@ -102,6 +102,27 @@ def test_noise_on_activations_hides_no_convolution() -> None:
     assert not leaky.certain
 
 
+def test_channels_that_never_change_tell_nothing() -> None:
+    """Neither that a convolution explains them, nor that what it leaves has no structure."""
+    images = photographs(1)[:64]
+    leaky = nn.functional.leaky_relu(convolution(1, 3, 16)(images / 255).detach(), 0.3)
+    dead = torch.zeros(64, 16, 16, 16)
+    (alone, beside) = (identify(maps, 1, 64) for maps in (leaky, torch.cat([leaky, dead], 1)))
+    assert alone is not None
+    assert beside is not None
+    assert beside.explained < EXPLAINED
+    assert beside.structure == pytest.approx(alone.structure, abs=0.1)
+    assert not beside.certain
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_short_recordings_of_nothing(samples: int) -> None:
+    """A regression on as many places as it has weights would explain anything."""
+    found = identify(torch.randn(samples, 32, 8, 8, generator=torch.Generator().manual_seed(0)), 1, 1)
+    assert found is not None
+    assert found.explained < 0.3
+
+
 def test_weights_that_change_all_the_while() -> None:
     """The newest samples are looked at: the kernel is that of the end."""
     images = photographs(1)

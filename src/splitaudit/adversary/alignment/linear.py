@@ -24,8 +24,8 @@ from splitaudit.randomness import derive_generator, isolated_global_rng
 
 EXPLAINED = 0.995
 """Share of the activations' variance from which on the layers count as one convolution, with nothing else tried. One of
-another side than theirs explains up to 0.99 of what natural images make: the finest details, which tell them apart,
-have hardly any variance."""
+another side than theirs explains up to 0.994 of what photographs make: the finest details, which tell them apart, have
+hardly any variance."""
 NEARLY = 0.97
 """Share from which on the convolution is worth trying, beside other shapes; or is the layers, if the rest is noise."""
 NOISE = 0.1
@@ -85,10 +85,8 @@ def identify(activations: Tensor, colours: int, batch: int) -> Identified | None
         return None
     best = None
     for kernel, window in ATTEMPTS:
-        if maps.shape[1] * window**2 <= colours * (kernel + window - 1) ** 2:
-            continue  # more pixels than numbers to tell them by
-        if min(maps.shape[2:]) < kernel + 2 * window - 2:
-            continue  # no window with all its neighbours
+        if not _is_possible(maps, colours, kernel, window):
+            continue
         samples = max(64, _VALUES // (maps[0].numel() * window**2))
         found = _attempt(maps[-samples:], mean.flatten(), colours, kernel, window, batch)
         if best is None or found.explained > best.explained:
@@ -114,6 +112,18 @@ def solve(found: Identified, evidence: Evidence) -> nn.Module:
     # On all these images: of a few hundred, those held out are too few, and nothing has been fitted to any.
     products = [match.distance * evidence.score(shadow, images) for match, shadow in zip(matches, shadows, strict=True)]
     return shadows[products.index(min(products))]
+
+
+def _is_possible(maps: Tensor, colours: int, kernel: int, window: int) -> bool:
+    """Whether a window has more numbers than pixels that they come from, some window has all its neighbours, and there
+    are places enough for the regression."""
+    samples, channels, height, width = maps.shape
+    reach = kernel + window - 1
+    return (
+        channels * window**2 > colours * reach**2
+        and min(height, width) >= reach + window - 1
+        and samples * (height - reach + 1) * (width - reach + 1) >= ROWS * (colours * kernel**2 + 1)
+    )
 
 
 def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int, batch: int) -> Identified:
@@ -174,17 +184,19 @@ def _regress(maps: Tensor, signal: Tensor, kernel: int, batch: int) -> tuple[Ten
     pairs = [(inputs[start : start + together], wanted[start : start + together]) for start in starts]
     rest = torch.cat([made - some @ _solution(some, made) for some, made in pairs])
     error, variance = rest.square().mean((0, 1)), wanted[starts[0] :].square().mean((0, 1))
-    # Of channels that never change, nothing is explained.
-    tiny = torch.finfo(torch.float32).tiny
-    explained = 1 - float(((error + tiny) / (variance + FLOOR * variance.mean() + tiny)).mean())
+    least = FLOOR * variance.mean()
+    # Channels that hardly change tell nothing.
+    live = variance > least
+    explained = 1 - float((error / (variance + least))[live].mean()) if live.any() else 0.0
     weights = solution[:-1].mT.unflatten(1, (signal.shape[1], kernel, kernel))
     maps_of_rest = rest.unflatten(1, (height - kernel + 1, width - kernel + 1))
-    return weights.float(), solution[-1].float(), explained, _structure(maps_of_rest, error + tiny)
+    return weights.float(), solution[-1].float(), explained, _structure(maps_of_rest[..., live])
 
 
-def _structure(rest: Tensor, variance: Tensor) -> float:
+def _structure(rest: Tensor) -> float:
     """The largest correlation of maps (N, H, W, C) with themselves a place further on, averaged over the channels."""
     height, width = rest.shape[1:3]
+    variance = rest.square().mean((0, 1, 2)).clamp_min(torch.finfo(torch.float32).tiny)
     correlations = [
         float(((rest[:, : height - dy, : width - dx] * rest[:, dy:, dx:]).mean((0, 1, 2)) / variance).abs().mean())
         for dy, dx in ((0, 1), (1, 0), (1, 1))
