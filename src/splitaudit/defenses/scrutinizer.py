@@ -88,14 +88,16 @@ def published_score(steps: Series) -> float:
     gave. Parabolas are fitted to those before it.
     """
     same, different, same_deviation, different_deviation = steps
+    if same[-1] < different[-1]:
+        # Published is nothing for this case, where two negative factors would make a high score.
+        return 0.0
     error = (_fitting_error(same[:-1]) + _fitting_error(different[:-1])) / 2
     shared = max(0.0, float((different + different_deviation - (same - same_deviation))[-1]))
-    # Where gradients of different labels are the more alike, the whole span can be negative.
-    overlap = shared / max(float((same + same_deviation - (different - different_deviation))[-1]), 1e-8)
+    overlap = shared / (float((same + same_deviation - (different - different_deviation))[-1]) + 1e-8)
     total = float(same[-1] + different[-1])
     gap = float(same[-1] - different[-1]) / total if total else 0.0
     parts = (
-        math.copysign(abs(gap) ** 0.2, gap),
+        abs(gap) ** 0.2,
         -math.log(9 * error + math.exp(-3)),
         -math.log(overlap + math.exp(-1)),
     )
