@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -58,9 +59,21 @@ def _content(result: Result) -> list[str | None]:
     return [result.data.get(name, {}).get("digest") for name in ("train", "test", "model")]
 
 
+def read_outcomes(folder: RunFolder) -> dict[str, list[Any]]:
+    """The columns of a run's outcomes, image by image. Raises RunError if they cannot be read."""
+    try:
+        columns: dict[str, list[Any]] = pq.read_table(folder.outcomes).to_pydict()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunError(f"{folder.outcomes} cannot be read: {error}. If it is damaged, remove {folder.path}.") from None
+    return columns
+
+
 def image_losses(folder: RunFolder) -> dict[str, NDArray[np.float64]]:
-    """For each attack, what it cost on each image: 100 if it was lost, -100 if it was gained, else 0."""
-    columns: dict[str, Any] = pq.read_table(folder.outcomes).to_pydict()
+    """For each attack, what it cost on each image: 100 if it was lost, -100 if it was gained, else 0.
+
+    Raises RunError as `read_outcomes` does.
+    """
+    columns = read_outcomes(folder)
     names = np.array(columns["attack"])
     label = np.array(columns["label"])
     lost = 100.0 * (np.array(columns["clean_prediction"]) == label) - 100.0 * (np.array(columns["prediction"]) == label)

@@ -1,13 +1,12 @@
 """Results of a sweep as a table of two dimensions, with intervals. Pooled over seeds, and over nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from splitaudit.errors import ConfigError, RunError, unknown_name
 from splitaudit.evaluation.statistics import Interval, over_seeds, seeds_interval
@@ -114,15 +113,6 @@ def _chosen(results: list[Row], attack: str | None, *, once_a_run: bool) -> list
     return list({result["run"]: result | {"attack": None} for result in results}.values()) if once_a_run else results
 
 
-def _losses(run: RunFolder) -> Mapping[str, NDArray[np.float64]]:
-    try:
-        return image_losses(run)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(
-            f"An interval over seeds needs the runs' images: {run.outcomes} cannot be read ({error})."
-        ) from None
-
-
 def _entry(sharing: list[Row], folder: Path, value: str) -> Entry:
     """Of results that differ in their seeds only."""
     values = np.array([float(result[value]) for result in sharing])
@@ -131,6 +121,6 @@ def _entry(sharing: list[Row], folder: Path, value: str) -> Entry:
         return Entry(float(values[0]), None if low is None or high is None else (low, high), 1)
     if value != "accuracy_drop":
         return Entry(float(values.mean()), seeds_interval(values), len(sharing))
-    lost = [_losses(RunFolder(folder / result["run"]))[result["attack"]] for result in sharing]
+    lost = [image_losses(RunFolder(folder / result["run"]))[result["attack"]] for result in sharing]
     summary = over_seeds(np.stack(lost))
     return Entry(summary.mean, summary.seeds_and_images_ci95, len(sharing))

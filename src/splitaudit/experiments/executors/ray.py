@@ -65,7 +65,7 @@ class RayTasks:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"--ray {self._address}: no Ray cluster answers there ({error}).") from None
         asked = {"CPU": self._cpus, "GPU": self._gpus}
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray has no types
         if any(all(machine.get(name, 0) >= count for name, count in asked.items()) for machine in machines):
             return
         wanted = f"--ray {self._address}: each run is to have {self._cpus} CPUs and {self._gpus:g} GPUs"

@@ -3,19 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from splitaudit.errors import RunError
 from splitaudit.evaluation.result import CleanResult, Result
 from splitaudit.evaluation.statistics import Estimate, paired_estimate
 from splitaudit.experiments.reproduction.judging import Values
 from splitaudit.experiments.reproduction.plan import Need, Plan, need_of
 from splitaudit.experiments.reproduction.settings import Key, setting_of
-from splitaudit.experiments.seeds import image_losses
+from splitaudit.experiments.seeds import image_losses, read_outcomes
 from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.sweep import Finished
 
@@ -95,16 +91,13 @@ def _audited(runs: Sequence[Finished], results: Sequence[Result]) -> Audited:
 
 
 def _outcomes(folder: RunFolder) -> tuple[Values, Mapping[str, Values]]:
-    """Of one seed. Raises RunError if they cannot be read."""
-    try:
-        return _right(folder), image_losses(folder)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunError(f"{folder.outcomes} cannot be read: {error}. If it is damaged, remove {folder.path}.") from None
+    """Of one seed."""
+    return _right(folder), image_losses(folder)
 
 
 def _right(folder: RunFolder) -> Values:
     """For each attacked image (images,), 100 if it was classified correctly before, else 0."""
-    columns: dict[str, Any] = pq.read_table(folder.outcomes, columns=["image", "label", "clean_prediction"]).to_pydict()
+    columns = read_outcomes(folder)
     _, first = np.unique(np.array(columns["image"]), return_index=True)
     right: Values = 100.0 * (np.array(columns["label"]) == np.array(columns["clean_prediction"]))
     return right[first]
