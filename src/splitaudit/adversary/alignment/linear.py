@@ -34,11 +34,12 @@ ATTEMPTS = ((3, 1), (1, 1), (3, 2), (5, 1), (5, 2), (3, 3), (5, 3))
 """Sides of the kernel and of the window of activations that is looked at, in the order in which they are tried."""
 SAMPLES = 1024
 """Recorded samples whose signal is read, and images of the server's own, for their colours."""
-NEWEST = 256
-"""Recorded samples from which the layers are found: the weights change meanwhile, and no signal is common to many."""
+FEWEST, MOST = 64, 256
+"""Newest recorded samples from which the layers are found: as few whole batches as make places enough. From one batch
+to the next weights change, and by each batch's statistics the channels' scales, so that no signal is common to many."""
 _VALUES = 40_000_000
 """Numbers that an attempt looks at, so that wide layers cost no more memory than narrow ones; as long as that leaves
-the 64 samples that it needs."""
+`FEWEST` samples."""
 ROUNDING = 1e-8
 """Share of the mean square below which a variance is rounding."""
 ROWS = 20
@@ -87,7 +88,7 @@ def identify(activations: Tensor, colours: int, batch: int) -> Identified | None
     for kernel, window in ATTEMPTS:
         if not _is_possible(maps, colours, kernel, window):
             continue
-        samples = max(64, _VALUES // (maps[0].numel() * window**2))
+        samples = max(FEWEST, _VALUES // (maps[0].numel() * window**2))
         found = _attempt(maps[-samples:], mean.flatten(), colours, kernel, window, batch)
         if best is None or found.explained > best.explained:
             best = found
@@ -129,10 +130,19 @@ def _is_possible(maps: Tensor, colours: int, kernel: int, window: int) -> bool:
 def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int, batch: int) -> Identified:
     """With kernels of this side, from windows of this side of the centred `maps` (N, C, H, W)."""
     windows = torch.cat([_shifted(maps, dy, dx, window) for dy, dx in product(range(window), repeat=2)], 1)
-    functionals = _common_signal(windows[-NEWEST:], colours, kernel, window)
+    newest = _found_from(windows, kernel + window - 1, batch)
+    functionals = _common_signal(windows[-newest:], colours, kernel, window)
     signal = torch.einsum("nchw,ck->nkhw", windows.double(), functionals)
-    weights, bias, explained, structure = _regress(maps[-NEWEST:], signal[-NEWEST:], kernel, batch)
+    weights, bias, explained, structure = _regress(maps[-newest:], signal[-newest:], kernel, batch)
     return Identified(signal.cpu(), weights.cpu(), (bias + mean).cpu(), explained, structure)
+
+
+def _found_from(windows: Tensor, reach: int, batch: int) -> int:
+    """How many of the newest samples the layers are found from."""
+    unknowns = windows.shape[1]
+    height, width = (side - reach + 1 for side in windows.shape[2:])
+    samples = max(FEWEST, ROWS * unknowns / (height * width))
+    return min(MOST, batch * math.ceil(samples / batch))
 
 
 def _shifted(maps: Tensor, dy: int, dx: int, window: int) -> Tensor:
