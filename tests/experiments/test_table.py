@@ -143,7 +143,26 @@ def test_formats() -> None:
         "high": "7.0",
         "seeds": "1",
     }
-    assert "1.0 (0.0 to 2.0)" in render(found, "text")
+    text = render(found, "text")
+    assert "1.0 (0.0 to 2.0)" in text
+    assert all(head in text for head in ("model.name", "attack", "adversary.alpha=1 ", "adversary.alpha=10 "))
+
+
+def test_nothing_is_cut_off_in_a_terminal() -> None:
+    """However many columns, and however long their heads."""
+    rows = [row(alpha, 0, "sladv-true-input", 1.0) | {"model.name": "resnet18" * 3} for alpha in (0.125, 10, 100, 1000)]
+    text = render(pivot(table(*rows), Path(), ["attack"], ["model.name", "adversary.alpha"], "accuracy_drop"), "text")
+    heads = [f"model.name={'resnet18' * 3}, adversary.alpha={alpha}" for alpha in ("0.125", "10", "100", "1000")]
+    assert all(f"{head} " in text for head in [*heads, "attack", "sladv-true-input"])
+
+
+def test_small_values_keep_their_digits(tmp_path: Path) -> None:
+    """One decimal is for percentages."""
+    results = table(*(row(1.0, seed, "pgd", 1) | {"mean_linf": 0.03 + seed / 1000} for seed in (0, 1)))
+    found = pivot(results, tmp_path, ["attack"], [], "mean_linf")
+    assert "| pgd | 0.0305 (0.02415 to 0.03685) |" in render(found, "markdown")
+    alone = pivot(results.slice(0, 1), tmp_path, ["attack"], [], "mean_linf")
+    assert alone.caption == "mean_linf, one seed"
 
 
 def test_places_with_fewer_seeds_say_so(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ Row = dict[str, Any]
 
 _OF_A_RUN = ("clean_accuracy",)
 """Values that all attacks on a run share."""
+IN_POINTS = ("clean_accuracy", "accuracy", "accuracy_drop", "success_rate")
+"""Values that are percentages of images."""
 _MEASURED = (
-    *("run", "seed", "clean_accuracy", "accuracy", "accuracy_drop", "success_rate", "mean_l2", "mean_linf"),
-    *("mean_cosine", "gradient_evaluations", "eps_pixels", "steps", "n", "knowledge"),
+    *("run", "seed", *IN_POINTS, "mean_l2", "mean_linf", "mean_cosine"),
+    *("gradient_evaluations", "eps_pixels", "steps", "n", "knowledge"),
 )
 """Columns that do not tell what a result is of; `..._low` and `..._high` neither."""
 
@@ -58,7 +60,8 @@ class Pivot:
         """What the figures are."""
         seeds = sorted({entry.seeds for entry in self.entries.values()})
         if seeds[-1] == 1:
-            return f"{self.value}, one seed, with 95% intervals over images"
+            told = any(entry.interval is not None for entry in self.entries.values())
+            return f"{self.value}, one seed" + (", with 95% intervals over images" if told else "")
         over = "seeds and images" if self.value == "accuracy_drop" else "seeds"
         told = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         single = "; of one seed, over images" if seeds[0] == 1 else ""

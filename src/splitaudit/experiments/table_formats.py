@@ -9,10 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from splitaudit.experiments.table import Entry, Pivot
+from splitaudit.experiments.table import IN_POINTS, Entry, Pivot
 
 EMPTY = "-"
 """Where there is no result."""
+AS_WIDE_AS_IT_TAKES = 100_000
+"""A terminal wraps or scrolls, while a head that is cut off tells nothing."""
 
 
 def render(table: Pivot, form: str) -> str:
@@ -28,7 +30,7 @@ def _text(table: Pivot) -> str:
     for line in lines:
         grid.add_row(*line)
     buffer = io.StringIO()
-    Console(file=buffer, width=max(80, *(24 + 24 * len(line) for line in [heads]))).print(grid)
+    Console(file=buffer, width=AS_WIDE_AS_IT_TAKES).print(grid)
     return buffer.getvalue()
 
 
@@ -70,16 +72,16 @@ def _cells(table: Pivot) -> list[list[str]]:
     lines = [[*table.rows, *(head or table.value for head in top)]]
     for side in table.side:
         entries = [table.entries.get((side, key)) for key in table.top]
-        lines.append([*map(_short, side), *(_told(entry, counted=len(counts) > 1) for entry in entries)])
+        lines.append([*map(_short, side), *(_told(table.value, entry, counted=len(counts) > 1) for entry in entries)])
     return lines
 
 
-def _told(entry: Entry | None, *, counted: bool) -> str:
+def _told(value: str, entry: Entry | None, *, counted: bool) -> str:
     if entry is None:
         return EMPTY
-    interval = "" if entry.interval is None else f" ({entry.interval[0]:.1f} to {entry.interval[1]:.1f})"
-    digits = f"{entry.value:.1f}" if entry.interval is not None else f"{entry.value:.4g}"
-    return f"{digits}{interval}" + (f", {entry.seeds} seed{'s' * (entry.seeds > 1)}" if counted else "")
+    digits = ".1f" if value in IN_POINTS else ".4g"
+    interval = "" if entry.interval is None else f" ({entry.interval[0]:{digits}} to {entry.interval[1]:{digits}})"
+    return f"{entry.value:{digits}}{interval}" + (f", {entry.seeds} seed{'s' * (entry.seeds > 1)}" if counted else "")
 
 
 def _short(value: Any) -> str:

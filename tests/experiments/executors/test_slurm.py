@@ -1,6 +1,7 @@
 """Slurm, played by small scripts: `sbatch` starts each job of an array at once, `sacct` tells how it ended."""
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from splitaudit.experiments.executors import Lost
 from tests.experiments.executors.jobs import killed_always, killed_once, negative
 
 pytest.importorskip("submitit")
+
+from submitit.slurm.slurm import SlurmJob
 
 from splitaudit.experiments.executors.slurm import SlurmJobs
 
@@ -72,6 +75,8 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (commands / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    # It remembers jobs by their numbers, which begin anew with each cluster.
+    SlurmJob.watcher.clear()
     # How long a job's result is waited for once it has ended: here all see the same disk.
     monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
     return folder
@@ -79,13 +84,16 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_jobs_of_an_array(spool: Path, tmp_path: Path) -> None:
     """One array, with the resources and options asked for, and a lost job submitted again."""
-    jobs = SlurmJobs(tmp_path / "logs", cpus=3, gpus=2, options=["partition=gpu", "time=90"])
+    options = ["partition=gpu", "time=90", "account=0123", "qos=on", "comment=[a", "exclusive=true"]
+    jobs = SlurmJobs(tmp_path / "logs", cpus=3, gpus=2, options=options)
     assert jobs.threads == 3
     assert dict(jobs.run(killed_once, [tmp_path / "a", tmp_path / "b"])) == {0: "a", 1: "b"}
     scripts = [file.read_text() for file in sorted(spool.glob("*.script"))]
     assert len(scripts) == 3
-    for line in ("--array=0-1", "--cpus-per-task=3", "--gpus-per-node=2", "--partition=gpu", "--time=90"):
-        assert f"#SBATCH {line}" in scripts[0]
+    resources = ("--array=0-1", "--cpus-per-task=3", "--gpus-per-node=2", "--partition=gpu", "--time=90", "--exclusive")
+    names = ("--account=0123", "--qos=on", "--comment='[a'")
+    for line in (*resources, *names):
+        assert re.search(rf"^#SBATCH {re.escape(line)}(%2)?$", scripts[0], re.MULTILINE), line
 
 
 def test_job_that_is_lost_again_is_given_up(spool: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-import yaml
 from submitit.core.utils import FailedJobError, UncompletedJobError
 from submitit.helpers import Checkpointable
 
@@ -103,4 +102,11 @@ def _parse(option: str) -> tuple[str, Any]:
         raise ConfigError(f"--slurm-set {option!r} must read option=value, such as partition=gpu.")
     if key == "time" and not value.isdecimal():
         raise ConfigError(f"--slurm-set time={value}: minutes, as a whole number, such as 90.")
-    return f"slurm_{key.replace('-', '_')}", yaml.safe_load(value)
+    return f"slurm_{key.replace('-', '_')}", _typed(value)
+
+
+def _typed(value: str) -> Any:
+    """As submitit wants it: numbers and switches; but an account 0123 is a name."""
+    if value in {"true", "false"}:
+        return value == "true"
+    return int(value) if value.isdecimal() and str(int(value)) == value else value

@@ -123,12 +123,12 @@ def _sketched() -> int:
 def _audit(cell: Cell, passes: Passes) -> float:
     """Seconds of an audit without its training: gradients, scoring, checks, diagnosis, alignment."""
     config = cell.config
-    assert config.evaluation.images is not None, "every profile says how many images are attacked"
+    images = config.evaluation.images or TEST_IMAGES
     names = dict.fromkeys([*anchors(config), *cell.attacks])
     gradients = {name: configured(parse_name(name)[0], config).gradient_evaluations for name in names}
-    attacked = config.evaluation.images * sum(gradients.values())
+    attacked = images * sum(gradients.values())
     # The checks attack some images again: at three budgets, with more effort, repeatedly, with every pixel free.
     checked = config.evaluation.curve_images * (15 * gradients["sladv"] + gradients["pgd"])
     fitted = 0 if config.model.input_end == "depth1" else 2 * config.alignment.steps * config.alignment.batch_size
-    scored = TEST_IMAGES + config.evaluation.images * (1 + 3 * len(gradients))
+    scored = TEST_IMAGES + images * (1 + 3 * len(gradients))
     return passes.step * (attacked + checked + _sketched() + fitted) + passes.forward * scored

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from splitaudit.errors import ConfigError
 from splitaudit.experiments.reproduction.profiles import Profile
 from splitaudit.experiments.reproduction.settings import Key, Setting, keys_of, setting_of
 from splitaudit.experiments.sweep import Cell
@@ -11,6 +12,15 @@ TRANSFER_ATTACKS = ("vmi-fgsm", "s2i-fgsm")
 """Table 2's baselines, VR and SSA."""
 NO_PART_OF_A_FIGURE = ("data.root", "runtime.threads")
 """Overrides that say where images lie and how a machine is used: none of the results."""
+DECIDED = {
+    **dict.fromkeys(("attacker.source", "attacker.images", "proxy.images"), "Tables 1 and 2 vary it"),
+    "adversary.kind": "the tables are about the published attack",
+    "adversary.alpha": "Tables 3 and 4 vary it",
+    **dict.fromkeys(("model.input_end", "adversary.shadow", "adversary.shadow_blocks"), "Table 5 varies it"),
+    "model.name": "Table 6 varies it",
+    "runtime.seed": "say how many with --seeds",
+}
+"""What cannot be overridden, and why."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,12 @@ def make_plan(
 ) -> Plan:
     """Plan `tables`, and section 4.3 if asked for, to be computed on this machine or not `here`.
 
-    Raises ConfigError for invalid `overrides` (`a.b=value`), among them a device that is to be here and is not.
+    Raises ConfigError for invalid `overrides` (`a.b=value`), among them what the tables themselves decide, and a device
+    that is to be here and is not.
     """
+    for key in _by_key(overrides):
+        if key in DECIDED:
+            raise ConfigError(f"--set {key}: {DECIDED[key]}. `splitaudit sweep` takes any setting.")
     every = [key for table in tables for key in keys_of(table)]
     keys = [key for key in every if profile.covers(setting_of(key)[0])]
     looked_at = _theory_needs(profile) if theory else ()
@@ -108,10 +122,14 @@ def make_plan(
 
 
 def _that_matter(overrides: Sequence[str]) -> dict[str, str]:
-    """Those that are part of what a figure rests on; of two for one key the last, which holds."""
+    """Those that are part of what a figure rests on."""
+    return {key: value for key, value in _by_key(overrides).items() if key not in NO_PART_OF_A_FIGURE}
+
+
+def _by_key(overrides: Sequence[str]) -> dict[str, str]:
+    """Of two for one key the last, which holds."""
     parts = (override.partition("=") for override in overrides)
-    values = {key.strip(): value.strip() for key, _, value in parts}
-    return {key: value for key, value in values.items() if key not in NO_PART_OF_A_FIGURE}
+    return {key.strip(): value.strip() for key, _, value in parts}
 
 
 def _theory_needs(profile: Profile) -> tuple[Need, ...]:

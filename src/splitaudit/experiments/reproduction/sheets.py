@@ -49,7 +49,10 @@ def document(found: Reproduction) -> str:
 def sentences(found: Reproduction) -> Iterator[str]:
     """What stands before the tables: first of all what is no longer as the profile says."""
     if found.overrides:
-        yield _list("Set by hand, in every run; what is said below of the profile holds but for this", found.overrides)
+        yield _list(
+            "Set by hand, unless a table decides it; what is said below of the profile holds but for this",
+            found.overrides,
+        )
     seeds = "one seed each" if found.seeds == 1 else f"{found.seeds} seeds each"
     yield f"{found.profile_title[0].upper()}{found.profile_title[1:]}. {found.trainings} trainings, {seeds}."
     for what, items in (("Scaled", found.scaled), ("Substituted", found.substituted), ("Failed", found.failed)):
