@@ -60,8 +60,8 @@ class Pivot:
         """What the figures are."""
         seeds = sorted({entry.seeds for entry in self.entries.values()})
         if seeds[-1] == 1:
-            told = any(entry.interval is not None for entry in self.entries.values())
-            return f"{self.value}, one seed" + (", with 95% intervals over images" if told else "")
+            with_intervals = any(entry.interval is not None for entry in self.entries.values())
+            return f"{self.value}, one seed" + (", with 95% intervals over images" if with_intervals else "")
         over = "seeds and images" if self.value == "accuracy_drop" else "seeds"
         told = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         single = "; of one seed, over images" if seeds[0] == 1 else ""

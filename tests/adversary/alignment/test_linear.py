@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitaudit.adversary.alignment.linear import EXPLAINED, NOISE, Identified, identify, solve
+from splitaudit.adversary.alignment.linear import EXPLAINED, NOISE, Identified, identify, read_pixels, solve
 from tests.adversary.alignment.parts import evidence_of, input_layers, photographs
 
 CASES = [(1, 1, 4), (1, 3, 6), (1, 3, 16), (1, 5, 32), (3, 1, 8), (3, 3, 16), (3, 3, 32), (3, 5, 20), (3, 5, 32)]
@@ -34,11 +34,14 @@ def determination(signal: Tensor, pixels: Tensor) -> float:
 @pytest.mark.parametrize(("colours", "kernel", "channels"), CASES)
 def test_the_signal_is_the_image(colours: int, kernel: int, channels: int, precision: torch.dtype) -> None:
     images = photographs(colours)[:128]
-    found = found_in(convolution(colours, kernel, channels), images, precision)
-    assert found.explained > EXPLAINED
-    assert found.kernel.shape == (channels, colours, kernel, kernel)
-    side = found.signal.shape[-1]
-    assert determination(found.signal, images[..., :side, :side]) > 0.95
+    F1 = convolution(colours, kernel, channels)
+    found = found_in(F1, images, precision)
+    assert found.certain
+    # Of rounded activations possibly a larger one, whose rest is nearly zero.
+    side = found.kernel.shape[-1]
+    assert side == kernel if precision == torch.float32 else side >= kernel
+    signal = read_pixels(F1(images / 255).to(precision), found)
+    assert determination(signal, images[..., side:-side, side:-side]) > 0.95
 
 
 @pytest.mark.parametrize(("colours", "kernel", "channels"), CASES)
@@ -67,8 +70,8 @@ def test_layers_with_an_activation_do_not_pass_for_one_convolution(colours: int)
     F1 = input_layers(photos, *layers)
     nn.init.zeros_(norm.bias)
     F1.train()(photos[:256] / 255)  # so that each ReLU is open half of the time
-    assert found_in(F1.eval(), photos[:128]).explained < EXPLAINED
-    assert found_in(F1[:3], photos[:128]).explained > EXPLAINED
+    assert found_in(F1.eval(), photos[:128]).finely < EXPLAINED
+    assert found_in(F1[:3], photos[:128]).finely > EXPLAINED
 
 
 WRONG = {
@@ -82,7 +85,7 @@ WRONG = {
 def test_what_no_attempt_fits_is_not_taken_for_one_convolution(name: str) -> None:
     """Most of the variance of natural images is in what any kernel passes on."""
     images = photographs(3)
-    assert found_in(input_layers(images, *WRONG[name]), images[:64]).explained < EXPLAINED
+    assert found_in(input_layers(images, *WRONG[name]), images[:64]).finely < EXPLAINED
 
 
 def test_noise_on_activations_hides_no_convolution() -> None:
@@ -92,12 +95,12 @@ def test_noise_on_activations_hides_no_convolution() -> None:
     noise = torch.randn(activations.shape, generator=torch.Generator().manual_seed(0))
     noisy = identify(activations + 0.1 * activations.std((0, 2, 3), keepdim=True) * noise, 1, 64)
     assert noisy is not None
-    assert noisy.explained < EXPLAINED
+    assert noisy.finely < EXPLAINED
     assert noisy.structure < NOISE
     assert noisy.certain
     leaky = identify(nn.functional.leaky_relu(activations, 0.3), 1, 64)
     assert leaky is not None
-    assert leaky.explained < EXPLAINED
+    assert leaky.finely < EXPLAINED
     assert leaky.structure > 2 * NOISE
     assert not leaky.certain
 
@@ -110,7 +113,7 @@ def test_channels_that_never_change_tell_nothing() -> None:
     (alone, beside) = (identify(maps, 1, 64) for maps in (leaky, torch.cat([leaky, dead], 1)))
     assert alone is not None
     assert beside is not None
-    assert beside.explained < EXPLAINED
+    assert beside.finely < EXPLAINED
     assert beside.structure == pytest.approx(alone.structure, abs=0.1)
     assert not beside.certain
 
@@ -132,8 +135,9 @@ def test_weights_that_change_all_the_while() -> None:
     found = identify(torch.cat(recorded).detach(), 1, 64)
     assert found is not None
     assert found.certain
-    size, wanted = (kernel.flatten(1).norm(dim=1) for kernel in (found.kernel, found_in(end, images[512:768]).kernel))
-    torch.testing.assert_close(size, wanted, rtol=0.05, atol=0.01)
+    # The signal's scale is free, and with it the kernel's.
+    sizes = [kernel.flatten(1).norm(dim=1) for kernel in (found.kernel, found_in(end, images[512:768]).kernel)]
+    torch.testing.assert_close(*(size / size.norm() for size in sizes), rtol=0.05, atol=0.01)
 
 
 @pytest.mark.parametrize("side", [8, 9])
@@ -165,7 +169,7 @@ def test_each_batch_may_have_been_normalised_and_weighted_in_its_own_way(before:
     assert found is not None
     assert blind is not None
     assert found.kernel.shape[-1] == 3
-    assert blind.explained < EXPLAINED < found.explained
+    assert blind.finely < EXPLAINED < found.explained
     assert found.certain
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 COLOURED = 1e-3
 """Variance of a colour axis, as a share of the largest, from which on images have that axis."""
-PIXELS = 2048
+PIXELS = 4096
 """Of each side's cloud."""
 DIRECTIONS = 32
 """Along which the clouds are compared."""

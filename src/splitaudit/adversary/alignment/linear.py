@@ -22,45 +22,51 @@ from splitaudit.data import pixel_statistics
 from splitaudit.models import Normalize
 from splitaudit.randomness import derive_generator, isolated_global_rng
 
-EXPLAINED = 0.995
-"""Share of the activations' variance from which on the layers count as one convolution, with nothing else tried. One of
-another side than theirs explains up to 0.994 of what photographs make: the finest details, which tell them apart, have
-hardly any variance."""
+EXPLAINED = 0.998
+"""Share of the variance of neighbours' differences from which on the layers count as one convolution, with nothing else
+tried. One of another side than theirs explains up to 0.997 of what smooth photographs make, theirs 0.999 and more."""
 NEARLY = 0.97
-"""Share from which on the convolution is worth trying, beside other shapes; or is the layers, if the rest is noise."""
-NOISE = 0.1
+"""Share of the activations' variance from which on the convolution is worth trying, beside other shapes; or is the
+layers, if the rest is noise."""
+NOISE = 0.2
 """Correlation of neighbours below which the rest counts as noise, such as a client may have added."""
 ATTEMPTS = ((3, 1), (1, 1), (3, 2), (5, 1), (5, 2), (3, 3), (5, 3))
 """Sides of the kernel and of the window of activations that is looked at, in the order in which they are tried."""
+MOST_UNKNOWNS, BETTER = 300, 0.5
+"""Once the side of the kernel is known, wider windows are looked at, which show what it does to the finest details: up
+to so many numbers in a window, and as long as what is left falls to this share."""
 SAMPLES = 1024
-"""Recorded samples whose signal is read, and images of the server's own, for their colours."""
-FEWEST, MOST = 64, 256
-"""Newest recorded samples from which the layers are found: as few whole batches as make places enough. From one batch
-to the next weights change, and by each batch's statistics the channels' scales, so that no signal is common to many."""
-_VALUES = 40_000_000
-"""Numbers that an attempt looks at, so that wide layers cost no more memory than narrow ones; as long as that leaves
-`FEWEST` samples."""
+"""Recorded samples whose colours are read, and images of the server's own that they are compared with."""
+FEWEST, ENOUGH, MOST = 16, 64, 256
+"""Newest recorded samples from which the layers are found. Of exact activations, one batch, or as few as make places
+enough: from one batch to the next weights change, and by each batch's statistics the channels' scales, so that no
+signal is common to many. Of noisy ones as many as possible."""
+_VALUES, _AT_ONCE = 40_000_000, 64
+"""Numbers that an attempt looks at, so that wide layers cost no more memory than narrow ones; as long as that leaves so
+many samples."""
 ROUNDING = 1e-8
 """Share of the mean square below which a variance is rounding."""
+DAMPING = 0.01
+"""Of pixels read off activations, as a share of the kernel's mean square response."""
 ROWS = 20
 """Fewest places for each unknown of a regression, so that it explains nothing by chance."""
-RIDGE = 1e-5
-"""Of the covariances that are inverted, as a share of their mean variance: recorded activations are rounded."""
+RIDGE = 1e-7
+"""Of the covariances that are inverted, as a share of their mean variance."""
 
 
 @dataclass(frozen=True)
 class Identified:
-    """A signal of `colours` channels in the activations, and the convolution that makes the activations of it."""
+    """The convolution that makes the activations, of a signal of so many colours."""
 
-    signal: Tensor
-    """float64 (N, colours, H, W) on the CPU, centred: pixels, their colours mixed."""
     kernel: Tensor
-    """float32 (C, colours, k, k)."""
+    """float32 (C, colours, k, k), on the CPU as all of them: of pixels, their colours mixed."""
     bias: Tensor
     """float32 (C,)."""
     explained: float
     """Share of the activations' variance, averaged over the channels, by one kernel for each batch: from one to the
     next weights and normalisation change a little, which makes the layers no less linear."""
+    finely: float
+    """The same of the differences between neighbours: details, which tell kernels apart, have hardly any variance."""
     structure: float
     """How much the rest correlates with itself at the next places: the largest absolute value of several directions,
     averaged over the channels."""
@@ -68,7 +74,7 @@ class Identified:
     @property
     def certain(self) -> bool:
         """Whether the clients' layers count as this convolution, whatever else might be tried."""
-        return self.explained >= EXPLAINED or (self.explained >= NEARLY and self.structure < NOISE)
+        return self.finely >= EXPLAINED or (self.explained >= NEARLY and self.structure < NOISE)
 
 
 def identify(activations: Tensor, colours: int, batch: int) -> Identified | None:
@@ -85,16 +91,27 @@ def identify(activations: Tensor, colours: int, batch: int) -> Identified | None
     if maps.square().mean() <= ROUNDING * mean.square().mean():
         return None
     best = None
-    for kernel, window in ATTEMPTS:
-        if not _is_possible(maps, colours, kernel, window):
-            continue
-        samples = max(FEWEST, _VALUES // (maps[0].numel() * window**2))
-        found = _attempt(maps[-samples:], mean.flatten(), colours, kernel, window, batch)
+    attempts = [attempt for attempt in ATTEMPTS if _is_possible(maps, colours, *attempt)]
+    for exact, (kernel, window) in product((True, False), attempts):
+        found = _attempt(maps, mean.flatten(), colours, kernel, window, batch, exact=exact)
+        if found.certain:
+            return _widened(found, maps, mean.flatten(), window, batch) if exact else found
         if best is None or found.explained > best.explained:
             best = found
-        if best.certain:
-            break
     return best
+
+
+def _widened(found: Identified, maps: Tensor, mean: Tensor, window: int, batch: int) -> Identified:
+    """The same kernel, found from wider windows than this."""
+    colours, kernel = found.kernel.shape[1:3]
+    while True:
+        window += 1
+        if maps.shape[1] * window**2 > MOST_UNKNOWNS or not _is_possible(maps, colours, kernel, window):
+            return found
+        wider = _attempt(maps, mean, colours, kernel, window, batch, exact=True)
+        if 1 - wider.finely > BETTER * (1 - found.finely):
+            return found
+        found = wider
 
 
 def solve(found: Identified, evidence: Evidence) -> nn.Module:
@@ -106,7 +123,8 @@ def solve(found: Identified, evidence: Evidence) -> nn.Module:
     """
     standardise, images = Normalize(*pixel_statistics(evidence.images)), evidence.images[:SAMPLES]
     pixels = standardise(images.double() / 255)
-    matches = match_colours(pixels, found.signal, derive_generator(evidence.runtime.seed, "colours"))
+    signal = read_pixels(evidence.activations[-SAMPLES:], found)
+    matches = match_colours(pixels, signal, derive_generator(evidence.runtime.seed, "colours"))
     shadows = [evidence.runtime.place(_shadow(standardise, match.mixture, found)).eval() for match in matches]
     if len(shadows) == 1:
         return shadows[0]
@@ -115,34 +133,85 @@ def solve(found: Identified, evidence: Evidence) -> nn.Module:
     return shadows[products.index(min(products))]
 
 
+def read_pixels(activations: Tensor, found: Identified) -> Tensor:
+    """float64 (N, colours, H', W') on the CPU, centred: the pixels of which the convolution makes activations most like
+    these (N, C, H, W), damped, since recorded before they are of kernels that are not quite this one."""
+    outputs, colours, side, _ = found.kernel.shape
+    height, width = activations.shape[2:]
+    maps = activations.double() - found.bias.to(activations)[:, None, None]
+    padded = torch.zeros(outputs, colours, height, width, dtype=torch.float64)
+    padded[..., :side, :side] = found.kernel
+    # `Conv2d` correlates, so it multiplies by the conjugate.
+    response = torch.fft.rfft2(padded.roll((-(side // 2),) * 2, (2, 3))).conj().to(maps.device)
+    gram = torch.einsum("cihw,cjhw->hwij", response.conj(), response)
+    damped = gram + DAMPING * gram.diagonal(dim1=2, dim2=3).real.mean() * torch.eye(colours).to(gram)
+    seen = torch.einsum("cihw,nchw->hwin", response.conj(), torch.fft.rfft2(maps))
+    pixels: Tensor = torch.fft.irfft2(torch.linalg.solve(damped, seen).permute(3, 2, 0, 1), s=(height, width))
+    # Images do not go on beyond their edges as the transform has it.
+    return pixels[..., side:-side, side:-side].cpu()
+
+
 def _is_possible(maps: Tensor, colours: int, kernel: int, window: int) -> bool:
-    """Whether a window has more numbers than pixels that they come from, some window has all its neighbours, and there
-    are places enough for the regression."""
+    """Whether a window has more numbers than pixels that they come from, two windows side by side have all their
+    neighbours, and there are places enough for the regression."""
     samples, channels, height, width = maps.shape
     reach = kernel + window - 1
     return (
         channels * window**2 > colours * reach**2
-        and min(height, width) >= reach + window - 1
+        and min(height, width) >= reach + window
         and samples * (height - reach + 1) * (width - reach + 1) >= ROWS * (colours * kernel**2 + 1)
     )
 
 
-def _attempt(maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int, batch: int) -> Identified:
-    """With kernels of this side, from windows of this side of the centred `maps` (N, C, H, W)."""
-    windows = torch.cat([_shifted(maps, dy, dx, window) for dy, dx in product(range(window), repeat=2)], 1)
-    newest = _found_from(windows, kernel + window - 1, batch)
-    functionals = _common_signal(windows[-newest:], colours, kernel, window)
-    signal = torch.einsum("nchw,ck->nkhw", windows.double(), functionals)
-    weights, bias, explained, structure = _regress(maps[-newest:], signal[-newest:], kernel, batch)
-    return Identified(signal.cpu(), weights.cpu(), (bias + mean).cpu(), explained, structure)
+def _attempt(
+    maps: Tensor, mean: Tensor, colours: int, kernel: int, window: int, batch: int, *, exact: bool
+) -> Identified:
+    """With kernels of this side, from windows of this side of the centred `maps` (N, C, H, W).
+
+    If these are `exact`, differences between neighbours tell more: large shapes do not drown details there, but noise
+    does.
+    """
+    newest = _found_from(maps, kernel, window, batch, exact=exact)
+    windows = _windows(maps[-newest:], window)
+    functionals = _common_signal(torch.cat(_differences(windows)) if exact else windows, colours, kernel, window)
+    given = torch.einsum("nchw,ck->nkhw", windows.double(), functionals)
+    height, width = given.shape[2:]
+    wanted = maps[-newest:, :, :height, :width]
+    solution = _solution(*(part.flatten(0, 1) for part in _regression(wanted, given, kernel)))
+    weights = solution[:-1].mT.unflatten(1, (colours, kernel, kernel))
+    explained, rest = _explained(wanted, given, kernel, batch)
+    fine = [_explained(*both, kernel, batch)[0] for both in zip(_differences(wanted), _differences(given), strict=True)]
+    return Identified(
+        kernel=weights.float().cpu(),
+        bias=(solution[-1].float() + mean).cpu(),
+        explained=explained,
+        finely=sum(fine) / len(fine),
+        structure=_structure(rest),
+    )
 
 
-def _found_from(windows: Tensor, reach: int, batch: int) -> int:
+def _found_from(maps: Tensor, kernel: int, window: int, batch: int, *, exact: bool) -> int:
     """How many of the newest samples the layers are found from."""
-    unknowns = windows.shape[1]
-    height, width = (side - reach + 1 for side in windows.shape[2:])
-    samples = max(FEWEST, ROWS * unknowns / (height * width))
-    return min(MOST, batch * math.ceil(samples / batch))
+    affordable = max(_AT_ONCE, _VALUES // (maps[0].numel() * window**2))
+    if not exact:
+        return min(MOST, affordable)
+    unknowns = maps.shape[1] * window**2
+    # Of two windows side by side, in either direction.
+    height, width = (side - (kernel + 2 * (window - 1)) for side in maps.shape[2:])
+    samples = max(FEWEST, math.ceil(ROWS * unknowns / (2 * height * width)))
+    whole = batch * math.ceil(samples / batch)
+    return min(MOST, affordable, whole, max(ENOUGH, samples) if whole == batch else whole)
+
+
+def _windows(maps: Tensor, side: int) -> Tensor:
+    """All windows of a side (N, C side^2, H', W')."""
+    return torch.cat([_shifted(maps, dy, dx, side) for dy, dx in product(range(side), repeat=2)], 1)
+
+
+def _differences(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Between neighbours in either direction, (N, C, H - 1, W - 1) each. They commute with convolutions."""
+    corner = maps[..., :-1, :-1]
+    return maps[..., :-1, 1:] - corner, maps[..., 1:, :-1] - corner
 
 
 def _shifted(maps: Tensor, dy: int, dx: int, window: int) -> Tensor:
@@ -178,29 +247,32 @@ def _common_signal(windows: Tensor, colours: int, kernel: int, window: int) -> T
     return functionals
 
 
-def _regress(maps: Tensor, signal: Tensor, kernel: int, batch: int) -> tuple[Tensor, Tensor, float, float]:
-    """The kernel (C, colours, k, k) and bias (C,) that make the maps of the signal, how much such explain, and how much
-    structure the rest has."""
+def _regression(maps: Tensor, signal: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
+    """Patches of the signal and a one (N, L, D), and the maps at their centres (N, L, C)."""
     reach = kernel // 2
     height, width = signal.shape[2:]
     patches = nn.functional.unfold(signal, kernel).mT
     wanted = maps[..., reach : height - reach, reach : width - reach].permute(0, 2, 3, 1).flatten(1, 2).double()
-    inputs = torch.cat([patches, torch.ones_like(patches[..., :1])], 2)
-    solution = _solution(inputs, wanted)
+    return torch.cat([patches, torch.ones_like(patches[..., :1])], 2), wanted
+
+
+def _explained(maps: Tensor, signal: Tensor, kernel: int, batch: int) -> tuple[float, Tensor]:
+    """How much of the maps convolutions of the signal explain, one for each batch, and the rest (N, H', W', C) of the
+    channels that change."""
+    inputs, wanted = _regression(maps, signal, kernel)
     _, places, unknowns = inputs.shape
     # Whole batches, of which the oldest may be cut off.
     together = batch * math.ceil(ROWS * unknowns / (batch * places))
     starts = range(len(inputs) % together, len(inputs), together) if len(inputs) >= together else [0]
     pairs = [(inputs[start : start + together], wanted[start : start + together]) for start in starts]
-    rest = torch.cat([made - some @ _solution(some, made) for some, made in pairs])
+    rest = torch.cat([made - some @ _solution(some.flatten(0, 1), made.flatten(0, 1)) for some, made in pairs])
     error, variance = rest.square().mean((0, 1)), wanted[starts[0] :].square().mean((0, 1))
     least = FLOOR * variance.mean()
     # Channels that hardly change tell nothing.
     live = variance > least
     explained = 1 - float((error / (variance + least))[live].mean()) if live.any() else 0.0
-    weights = solution[:-1].mT.unflatten(1, (signal.shape[1], kernel, kernel))
-    maps_of_rest = rest.unflatten(1, (height - kernel + 1, width - kernel + 1))
-    return weights.float(), solution[-1].float(), explained, _structure(maps_of_rest[..., live])
+    height, width = (side - kernel + 1 for side in signal.shape[2:])
+    return explained, rest.unflatten(1, (height, width))[..., live]
 
 
 def _structure(rest: Tensor) -> float:
@@ -215,8 +287,7 @@ def _structure(rest: Tensor) -> float:
 
 
 def _solution(inputs: Tensor, wanted: Tensor) -> Tensor:
-    """Weights (D, C) by which inputs (N, L, D) give best what is wanted (N, L, C)."""
-    inputs, wanted = inputs.flatten(0, 1), wanted.flatten(0, 1)
+    """Weights (D, C) by which inputs (N, D) give best what is wanted (N, C)."""
     solution: Tensor = torch.linalg.solve(_ridged(inputs.mT @ inputs / len(inputs)), inputs.mT @ wanted / len(inputs))
     return solution
 
