@@ -73,8 +73,8 @@ def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: i
         for name in objectives:
             settings = config.model_copy(update={"objectives": OBJECTIVES[name]})
             fit = Fit(shape, settings, evidence, None)
-            for done in range(STRETCH, steps + 1, STRETCH):
-                fit.advance_to(done)
+            for done in range(STRETCH, steps + STRETCH, STRETCH):
+                fit.advance_to(min(steps, done))
                 if fit.settled:
                     break
             likeness = judge.likeness(fit.shadow)

@@ -1,7 +1,7 @@
 """What clients can do about a passive server, and what a server can do that expects it: accuracy before and after each
 defence, under the published, the aligned and the adaptive server, through the true input layers, and in a white box.
 
-    python -m benchmarks.defenses --out runs/passive --cache runs/defenses --json FILE --set data.root=FOLDER
+    python -m benchmarks.defenses --out runs/passive --json FILE --set data.root=FOLDER
         [--seeds 3] [--defenses harden harden-twice ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
 
 Models are those of `benchmarks.passive`. The seconds of their training, which `share_of_training` divides by, include
@@ -103,7 +103,6 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=0, help="test images of the clean accuracy; 0 for all")
     parser.add_argument("--source", default="tiny-imagenet", help="of the server's images")
     parser.add_argument("--images", type=int, default=4096, help="of the server")
-    parser.add_argument("--cache", type=Path, required=True, help="for the shadow layers")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     options.overrides.append("defense.after=[]")
@@ -117,8 +116,8 @@ def main() -> None:
         for variant in options.defenses:
             config = varied(passive.config, variant)
             if expected(config) not in benches:
-                cache = options.cache / f"seed-{seed}"
-                benches[expected(config)] = make_bench(passive, config, options.judged, options.tested, cache)
+                judged, tested = options.judged, options.tested
+                benches[expected(config)] = make_bench(passive, config, judged, tested, folder.path / "depth1")
             results.append(measure(benches[expected(config)], config, variant))
             print(f"seed {seed}, {describe(results[-1])}", flush=True)
             options.json.write_text(json.dumps([json.loads(result.model_dump_json()) for result in results], indent=2))

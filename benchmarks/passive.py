@@ -25,6 +25,7 @@ from splitaudit.adversary.recorder import Recorder
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import load_config, override_config
 from splitaudit.data import AuditData, load_audit_data
+from splitaudit.errors import ConfigError
 from splitaudit.experiments.parts import Parts, build
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
@@ -69,6 +70,8 @@ def train_once(config: RunConfig, folder: RunFolder) -> None:
     assert parts.adversary is not None
     _save(folder.path / "model.safetensors", parts.model.whole.state_dict())
     _save(folder.path / "recording-depth1.safetensors", part(parts.adversary.state(), "recorder"))
+    if config.adversary.snapshots is not None:
+        _save(folder.path / "snapshots.safetensors", part(parts.adversary.state(), "snapshots"))
     for depth, recorder in recorders.items():
         _save(folder.path / f"recording-{depth}.safetensors", recorder.state())
     for source, (server, _) in published.items():
@@ -82,7 +85,12 @@ def load_passive(config: RunConfig, depth: str, source: str, images: int, folder
     parts = build(config, lambda _text: None)
     parts.model.whole.load_state_dict(load_file(folder.path / "model.safetensors"))
     assert parts.adversary is not None
-    parts.adversary.load_state(join(recorder=load_file(folder.path / f"recording-{depth}.safetensors")))
+    server = {"recorder": load_file(folder.path / f"recording-{depth}.safetensors")}
+    if config.adversary.snapshots is not None:
+        if depth != "depth1":
+            raise ConfigError(f"adversary.snapshots are of the server layers behind depth1, not {depth}.")
+        server["snapshots"] = load_file(folder.path / "snapshots.safetensors")
+    parts.adversary.load_state(join(**server))
     published = None
     if depth == "depth1":
         published = _untrained(config, parts.data, parts)

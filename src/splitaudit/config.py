@@ -135,8 +135,8 @@ class EvasionConfig(Section):
 class SnapshotConfig(Section):
     """Copies of its own layers that a server keeps, to attack them all at once afterwards."""
 
-    every: PositiveInt = 100
-    """Exchanges from one copy to the next."""
+    every: PositiveInt | None = None
+    """Exchanges from one copy to the next; by default so many that the copies are spread over the training."""
     kept: PositiveInt = 4
     """The last so many."""
 

@@ -60,6 +60,11 @@ def resolve(config: RunConfig, *, here: bool = True) -> RunConfig:
     threads = config.runtime.threads or torch.get_num_threads()
     runtime = config.runtime.model_copy(update={"device": str(device), "precision": precision, "threads": threads})
     adversary, attack = (_with_derived(config.adversary), _with_derived(config.attack))
+    snapshots = adversary.snapshots
+    if snapshots is not None and snapshots.every is None:
+        # The last before the end: a copy of the layers as they are delivered would be no other attack.
+        every = config.training.iterations // (snapshots.kept + 1) + 1
+        adversary = adversary.model_copy(update={"snapshots": snapshots.model_copy(update={"every": every})})
     evaluation = config.evaluation
     if evaluation.eps_grid is None:
         evaluation = evaluation.model_copy(update={"eps_grid": attack.derived_grid()})

@@ -51,6 +51,14 @@ def test_its_answer_has_nothing_of_the_task() -> None:
     assert float(answers[0].norm()) > 0
 
 
+def test_what_it_has_recorded_can_be_aligned_to() -> None:
+    """In float32, too, where the recorded tensors are those that it looks at."""
+    parts = small_parts(*HIJACK, "runtime.precision=float32")
+    list(parts.session.rounds())
+    assert parts.adversary is not None
+    assert not parts.adversary.recording.activations.requires_grad
+
+
 def test_a_resumed_training_ends_alike() -> None:
     whole, first, second = (small_parts(*HIJACK) for _ in range(3))
     list(whole.session.rounds())

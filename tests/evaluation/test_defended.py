@@ -57,11 +57,27 @@ def test_a_server_has_its_best_attack_for_each_image(clean: Clean) -> None:
     adaptive, aligned = found
     assert [result.server for result in found] == ["adaptive", "aligned"]
     assert [attack.accuracy for attack in adaptive.attacks] == [75, 75]
-    # What was wrong left alone counts as lost; each of the first two images falls to one attack.
-    assert (adaptive.accuracy_before, adaptive.accuracy) == (25, 50)
-    assert adaptive.recovered == 100 * (50 - 25) / (75 - 25)
+    # What was wrong left alone counts as lost; each of the middle two images falls to one attack. Before, all fall to
+    # the aligned server's, which the adaptive one has as well.
+    assert (adaptive.accuracy_before, adaptive.accuracy) == (0, 50)
+    assert adaptive.recovered == pytest.approx(100 * 50 / 75)
     assert (aligned.accuracy_before, aligned.accuracy) == (0, 100)
     assert aligned.recovered == pytest.approx(100 * 100 / 75)
+
+
+def test_the_adaptive_server_can_do_what_others_can_but_no_oracle(clean: Clean) -> None:
+    """Each image for itself: one falls to its own attack, another to the aligned server's, a third to knowing F1."""
+    found = score_servers(
+        FirstPixel(),
+        [
+            crafted("aligned", before=(1, 2, 3, 0), after=(0, 2, 3, 4)),
+            crafted("true-input", before=(1, 2, 3, 0), after=(1, 2, 0, 4)),
+            crafted("adaptive", before=(1, 2, 3, 0), after=(1, 0, 3, 4)),
+        ],
+        clean,
+        batch_size=4,
+    )
+    assert {result.server: result.accuracy for result in found} == {"aligned": 75, "true-input": 75, "adaptive": 50}
 
 
 def test_where_nothing_was_lost_nothing_is_recovered(clean: Clean) -> None:

@@ -39,7 +39,8 @@ class Hijack:
         chosen = torch.randint(len(view.images), (len(view.activations),), generator=view.generator)
         with torch.no_grad():
             wanted = self._shadow(self._runtime.pixels(view.images[chosen])).float()
-        o1 = view.activations.float()
+        # A tensor of its own: what is recorded of the view must not come to need a gradient.
+        o1 = view.activations.detach().float()
         told = self._discriminator(torch.cat([wanted, o1])).squeeze(1)
         truth = torch.cat([torch.ones(len(wanted)), torch.zeros(len(o1))]).to(told.device)
         F.binary_cross_entropy_with_logits(told, truth).backward()

@@ -18,6 +18,7 @@ class Snapshots:
     """
 
     def __init__(self, config: SnapshotConfig) -> None:
+        assert config.every is not None, "the config must be resolved"
         self._every = config.every
         self._kept: deque[State] = deque(maxlen=config.kept)
         self._exchanges = 0

@@ -43,15 +43,20 @@ def craft_threats(
 
 
 def score_servers(model: nn.Module, crafted: Sequence[Crafted], clean: Clean, batch_size: int) -> list[ServerResult]:
-    """Each server's best for each image, against the defended model."""
+    """Each server's best for each image, against the defended model. What any server can do, the adaptive one can."""
     labels = clean.labels
     right_clean = in_batches(model, clean.images, batch_size).argmax(1) == labels
     rights = [in_batches(model, each.outcome.images, batch_size).argmax(1) == labels for each in crafted]
     results = []
     for server in dict.fromkeys(each.server for each in crafted):
         own = [(each.outcome, right) for each, right in zip(crafted, rights, strict=True) if each.server == server]
-        before = torch.stack([clean.correct, *(outcome.predictions == labels for outcome, _ in own)]).all(0)
-        after = torch.stack([right_clean, *(right for _, right in own)]).all(0)
+        able = [
+            (each.outcome, right)
+            for each, right in zip(crafted, rights, strict=True)
+            if each.server == server or (server == "adaptive" and each.outcome.attack.knowledge == "server")
+        ]
+        before = torch.stack([clean.correct, *(outcome.predictions == labels for outcome, _ in able)]).all(0)
+        after = torch.stack([right_clean, *(right for _, right in able)]).all(0)
         lost = _per_cent(clean.correct) - _per_cent(before)
         results.append(
             ServerResult(

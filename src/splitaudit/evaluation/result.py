@@ -21,7 +21,8 @@ EpsUnit = Literal["pixels", "standardized"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    # JSON has no infinity, such as the score of shadow layers that were given up; null would not be read again.
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings")
 
 
 class TrainingResult(_Part):

@@ -39,9 +39,10 @@ def _servers(
     """What the stronger of the server's attacks does, and what is to be said of the other."""
     strongest, *others = sorted(servers, key=lambda attack: -attack.accuracy_drop)
     unseen = "data, labels nor" if config.training.topology == "u_shaped" else "data nor"
+    hijacked = config.adversary.kind == "hijack"
     how = {
         "aligned": "by aligning shadow layers to the activations it has seen",
-        "sladv": "by the published attack",
+        "sladv": "through the shadow layers of its hijacking" if hijacked else "by the published attack",
     }
     sentences = [
         f"Its server, knowing neither {unseen} the clients' layers, lowers that by {_drop(strongest)} "
@@ -58,15 +59,19 @@ def _servers(
         check = checks.get(f"{attack.name}-beats-noise")
         if check is not None and not check.passed:
             sentences.append(
-                f"{_ATTACKS[attack.name]} FAILED here: it does not beat noise. That is no evidence of safety; it shows "
-                "only that this attack's shadow layers are poor."
+                f"{_named(attack, config)} FAILED here: it does not beat noise. That is no evidence of safety; it "
+                "shows only that this attack's shadow layers are poor."
             )
         elif attack is not strongest:
-            sentences.append(f"{_ATTACKS[attack.name]} alone costs {_drop(attack)}.")
+            sentences.append(f"{_named(attack, config)} alone costs {_drop(attack)}.")
     return sentences
 
 
-_ATTACKS = {"sladv": "The published attack", "aligned": "The attack through aligned shadow layers"}
+def _named(attack: AttackResult, config: RunConfig) -> str:
+    if attack.name == "aligned":
+        return "The attack through aligned shadow layers"
+    hijacked = config.adversary.kind == "hijack"
+    return "The attack through the hijacker's shadow layers" if hijacked else "The published attack"
 
 
 def _size(config: RunConfig, attacks: Mapping[str, AttackResult]) -> str:

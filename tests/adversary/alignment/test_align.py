@@ -14,6 +14,7 @@ from splitaudit.adversary.alignment.objectives import OBJECTIVES
 from splitaudit.adversary.recorder import Recorder, Recording
 from splitaudit.config import AlignmentConfig
 from splitaudit.errors import ConfigError
+from splitaudit.evaluation.result import CandidateResult
 from splitaudit.models import cut, model_names, named_depths
 from tests.adversary.alignment.parts import RUNTIME, input_layers, photographs, recording_of, server_layers
 from tests.adversary.reach import assert_nothing_of_the_clients
@@ -168,8 +169,18 @@ def test_a_convolution_that_nearly_explains_is_one_candidate(
     assert NEARLY < found.explained < EXPLAINED
     assert found.chosen.shape == chosen
     assert [candidate.shape for candidate in found.candidates] == ["linear", "single", "residual"]
-    with pytest.raises(ConfigError, match="no other candidate"):
-        aligned(nearly, "linear")
+    assert aligned(nearly, "linear")[0].chosen.shape == "linear"
+
+
+def test_scores_that_are_none_at_all(halved: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a candidate that is given up they are kept; chosen it cannot be."""
+    script(monkeypatch, {"single": {2: 1.0}, "residual": {2: torch.inf}})
+    found, _ = aligned(halved, "single", "residual", steps=2)
+    told = [CandidateResult(shape=c.shape, score=c.score, steps=c.steps, seconds=0) for c in found.candidates]
+    assert [CandidateResult.model_validate_json(each.model_dump_json()) for each in told] == told
+    script(monkeypatch, {"single": {2: torch.inf}})
+    with pytest.raises(ConfigError, match=r"alignment\.learning_rate"):
+        aligned(halved, "single", steps=2)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -1,5 +1,6 @@
 """Shadow layers for a recording: candidates of several shapes, of which the server keeps the best it can know of."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def align(
         progress: told the candidate's shape, its steps so far, and at most how many there will be.
 
     Raises:
-        ConfigError: there are fewer than 16 images, or all of one colour, or no candidate is left.
+        ConfigError: there are fewer than 16 images, or all of one colour, no candidate is left, or none has a score.
     """
     check_images(images)
     began = time.perf_counter()
@@ -88,13 +89,23 @@ def align(
     elif shapes:
         last, *given_up = _fitted(shapes, config, evidence, folder, progress)
         final = [*solved, last]
+    elif solved:
+        final = solved
     else:
         raise ConfigError(
             "alignment.candidates: one convolution does not explain the recording, and there is no other candidate."
         )
     chosen = min(final, key=lambda candidate: candidate.score)
+    if not math.isfinite(chosen.score):
+        raise ConfigError(
+            f"alignment.learning_rate: at {config.learning_rate:g} no candidate has a score. Take less, or other "
+            "alignment.objectives."
+        )
     explained = None if found is None else found.explained
-    return Aligned(chosen, [*final, *given_up], explained, time.perf_counter() - began)
+    candidates = [*final, *given_up]
+    # Of an alignment that was killed and goes on, this process has seen a part.
+    seconds = max(time.perf_counter() - began, sum(candidate.seconds for candidate in candidates))
+    return Aligned(chosen, candidates, explained, seconds)
 
 
 def check_images(images: Tensor) -> None:
