@@ -1,8 +1,9 @@
 """How colours are mixed in a signal that is otherwise the clients' images: found by the distribution of colours.
 
-Two sets of images of one kind have nearly the same cloud of colours, and that cloud looks alike from no two sides. So
-the mixture is the linear map that takes the colours of the server's own images to those of the signal: both clouds are
-whitened, and turned until all their projections agree (sliced Wasserstein distance; Rabin et al., 2011).
+Two sets of images of one kind have nearly the same cloud of colours, and of differences between the colours of places
+nearby; from no two sides these look alike. So the mixture is the linear map that takes the colours of the server's own
+images to those of the signal: colours are whitened, and turned until all projections of both clouds agree (sliced
+Wasserstein distance; Rabin et al., 2011).
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from torch.nn import functional as F
 
 COLOURED = 1e-3
 """Variance of a colour axis, as a share of the largest, from which on images have that axis."""
-PIXELS = 4096
-"""Of each side's cloud."""
+PIXELS, JUDGED = 2048, 16384
+"""Of each side's clouds, by which they are turned, and by which that is judged."""
+APART = 4
+"""Places between two pixels that are compared: large shapes have other colours than small ones."""
 DIRECTIONS = 32
 """Along which the clouds are compared."""
 REFINED, STEPS, LEARNING_RATE = 8, 50, 0.05
@@ -41,9 +44,9 @@ def match_colours(images: Tensor, signal: Tensor, generator: torch.Generator) ->
     (grey images have brightness alone) are left out: the mixture does not see them.
     """
     from_signal, from_images = _whitening(signal), _whitening(images)
-    theirs, own = _cloud(signal, from_signal, generator), _cloud(images, from_images, generator)
+    theirs, own = _clouds(signal, from_signal, generator), _clouds(images, from_images, generator)
     back = torch.linalg.pinv(from_signal)
-    fewer = theirs.shape[1] < own.shape[1]
+    fewer = theirs.shape[2] < own.shape[2]
     rotations, distances = _rotations(own, theirs, generator) if fewer else _rotations(theirs, own, generator)
     turned = rotations.mT if fewer else rotations
     return [
@@ -60,28 +63,31 @@ def _whitening(image: Tensor) -> Tensor:
     return functionals
 
 
-def _cloud(image: Tensor, functionals: Tensor, generator: torch.Generator) -> Tensor:
-    """Whitened colours (PIXELS, axes) of pixels drawn at random, about the mean of all."""
-    rows = image.transpose(0, 1).flatten(1).mT.double()
-    drawn = rows[torch.randint(len(rows), (PIXELS,), generator=generator)]
-    return ((drawn - rows.mean(0)) @ functionals.mT).float()
+def _clouds(image: Tensor, functionals: Tensor, generator: torch.Generator) -> Tensor:
+    """Of pixels drawn at random: whitened colours about the mean of all, and how they differ from those of others on
+    their right (2, JUDGED, axes)."""
+    count, _, height, width = image.shape
+    sample, row, column = (torch.randint(end, (JUDGED,), generator=generator) for end in (count, height, width - APART))
+    here, there = (image[sample, :, row, column + right].double() for right in (0, APART))
+    return (torch.stack([here - image.double().mean((0, 2, 3)), here - there]) @ functionals.mT).float()
 
 
 def _rotations(more: Tensor, fewer: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Orthonormal columns (R, axes of `more`, axes of `fewer`) along which the cloud `more` looks as `fewer` does.
+    """Orthonormal columns (R, axes of `more`, axes of `fewer`) along which the clouds `more` look as `fewer` do.
 
     The nearest first, with their distances; without any that is far, or nearly another.
     """
-    axes, seen = more.shape[1], fewer.shape[1]
+    axes, seen = more.shape[2], fewer.shape[2]
+    some = (more[:, :PIXELS], fewer[:, :PIXELS])
     directions = F.normalize(torch.randn(seen, DIRECTIONS, generator=generator), dim=0)
     pairings = _pairings(axes)
-    best = pairings[_distances(more, fewer, pairings[..., :seen], directions).argsort()[:REFINED]]
+    best = pairings[_distances(*some, pairings[..., :seen], directions).argsort()[:REFINED]]
     turn = torch.zeros_like(best, requires_grad=True)
     optimizer = torch.optim.Adam([turn], lr=LEARNING_RATE)
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / STEPS)
         optimizer.zero_grad()
-        _distances(more, fewer, _turned(best, turn)[..., :seen], directions).sum().backward()
+        _distances(*some, _turned(best, turn)[..., :seen], directions).sum().backward()
         optimizer.step()
     with torch.no_grad():
         rotations = _turned(best, turn)[..., :seen]
@@ -108,8 +114,8 @@ def _turned(rotations: Tensor, turn: Tensor) -> Tensor:
 
 
 def _distances(more: Tensor, fewer: Tensor, rotations: Tensor, directions: Tensor) -> Tensor:
-    """For each of the rotations (R, axes, seen) the squared sliced Wasserstein distance of the clouds (N, axes) and
-    (N, seen), after it, along the directions (seen, D)."""
-    turned = torch.einsum("na,rad->rdn", more, rotations @ directions).sort().values
+    """For each of the rotations (R, axes, seen) the squared sliced Wasserstein distance of the clouds (2, N, axes) and
+    (2, N, seen), after it, along the directions (seen, D)."""
+    turned = torch.einsum("cna,rad->rcdn", more, rotations @ directions).sort().values
     wanted = (fewer @ directions).mT.sort().values
-    return (turned - wanted).square().mean((1, 2))
+    return (turned - wanted).square().mean((1, 2, 3))
