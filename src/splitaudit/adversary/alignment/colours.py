@@ -15,17 +15,17 @@ from torch.nn import functional as F
 
 COLOURED = 1e-3
 """Variance of a colour axis, as a share of the largest, from which on images have that axis."""
-PIXELS, JUDGED = 2048, 16384
+PIXELS, JUDGED = 1024, 16384
 """Of each side's clouds, by which they are turned, and by which that is judged."""
 APART = 4
 """Places between two pixels that are compared: large shapes have other colours than small ones."""
 DIRECTIONS = 32
 """Along which the clouds are compared."""
-REFINED, STEPS, LEARNING_RATE = 8, 50, 0.05
+REFINED, STEPS, LEARNING_RATE = 24, 50, 0.05
 """The best pairings of axes, which are then turned by gradients."""
-DOUBTFUL, ALIKE = 2.0, 0.05
+DOUBTFUL, ALIKE, KEPT = 2.0, 0.05, 8
 """A rotation counts beside the best if its distance is at most so many times the best one's, and if some entry differs
-from those of better ones by more than this."""
+from those of better ones by more than this; so many at most."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _rotations(more: Tensor, fewer: Tensor, generator: torch.Generator) -> tuple
         for one in order[distances[order] <= DOUBTFUL * distances.min()]:
             if all((rotations[one] - rotations[other]).abs().max() > ALIKE for other in kept):
                 kept.append(one)
-        chosen = torch.stack(kept)
+        chosen = torch.stack(kept[:KEPT])
         return rotations[chosen], distances[chosen]
 
 
