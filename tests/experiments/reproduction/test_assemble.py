@@ -178,7 +178,7 @@ def test_what_was_set_by_hand_comes_first(rising: Reproduction) -> None:
     changed = rising.model_copy(update={"overrides": ["training.iterations=5"]})
     first, rest = document(changed).split(f"{rising.profile_title[1:]}.", 1)
     assert "- training.iterations=5" in first
-    assert "700 iterations" in rest
+    assert "1,000 iterations" in rest
     assert "by hand" not in document(rising)
 
 

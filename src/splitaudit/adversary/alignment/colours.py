@@ -18,7 +18,7 @@ COLOURED = 1e-3
 PIXELS, JUDGED = 1024, 16384
 """Of each side's clouds, by which they are turned, and by which that is judged."""
 APART = 4
-"""Places between two pixels that are compared: large shapes have other colours than small ones."""
+"""Places between two pixels that are compared, at most: large shapes have other colours than small ones."""
 DIRECTIONS = 32
 """Along which the clouds are compared."""
 REFINED, STEPS, LEARNING_RATE = 24, 50, 0.05
@@ -44,7 +44,8 @@ def match_colours(images: Tensor, signal: Tensor, generator: torch.Generator) ->
     (grey images have brightness alone) are left out: the mixture does not see them.
     """
     from_signal, from_images = _whitening(signal), _whitening(images)
-    theirs, own = _clouds(signal, from_signal, generator), _clouds(images, from_images, generator)
+    apart = min(APART, signal.shape[3] // 2, images.shape[3] // 2)
+    theirs, own = _clouds(signal, from_signal, apart, generator), _clouds(images, from_images, apart, generator)
     back = torch.linalg.pinv(from_signal)
     fewer = theirs.shape[2] < own.shape[2]
     rotations, distances = _rotations(own, theirs, generator) if fewer else _rotations(theirs, own, generator)
@@ -63,12 +64,12 @@ def _whitening(image: Tensor) -> Tensor:
     return functionals
 
 
-def _clouds(image: Tensor, functionals: Tensor, generator: torch.Generator) -> Tensor:
+def _clouds(image: Tensor, functionals: Tensor, apart: int, generator: torch.Generator) -> Tensor:
     """Of pixels drawn at random: whitened colours about the mean of all, and how they differ from those of others on
     their right (2, JUDGED, axes)."""
     count, _, height, width = image.shape
-    sample, row, column = (torch.randint(end, (JUDGED,), generator=generator) for end in (count, height, width - APART))
-    here, there = (image[sample, :, row, column + right].double() for right in (0, APART))
+    sample, row, column = (torch.randint(end, (JUDGED,), generator=generator) for end in (count, height, width - apart))
+    here, there = (image[sample, :, row, column + right].double() for right in (0, apart))
     return (torch.stack([here - image.double().mean((0, 2, 3)), here - there]) @ functionals.mT).float()
 
 

@@ -147,8 +147,9 @@ def read_pixels(activations: Tensor, found: Identified) -> Tensor:
     damped = gram + DAMPING * gram.diagonal(dim1=2, dim2=3).real.mean() * torch.eye(colours).to(gram)
     seen = torch.einsum("cihw,nchw->hwin", response.conj(), torch.fft.rfft2(maps))
     pixels: Tensor = torch.fft.irfft2(torch.linalg.solve(damped, seen).permute(3, 2, 0, 1), s=(height, width))
-    # Images do not go on beyond their edges as the transform has it.
-    return pixels[..., side:-side, side:-side].cpu()
+    # Images do not go on beyond their edges as the transform has it. Something must be left of the smallest.
+    edge = min(side, (min(height, width) - 4) // 2)
+    return pixels[..., edge : height - edge, edge : width - edge].cpu()
 
 
 def _is_possible(maps: Tensor, colours: int, kernel: int, window: int) -> bool:
