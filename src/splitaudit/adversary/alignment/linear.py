@@ -24,7 +24,7 @@ from splitaudit.randomness import derive_generator, isolated_global_rng
 
 EXPLAINED = 0.998
 """Share of the variance of neighbours' differences from which on the layers count as one convolution, with nothing else
-tried. One of another side than theirs explains up to 0.997 of what smooth photographs make, theirs 0.999 and more."""
+tried. One of a smaller side than theirs explains up to 0.997 of what smooth photographs make, theirs 0.999 and more."""
 NEARLY = 0.97
 """Share of the activations' variance from which on the convolution is worth trying, beside other shapes; or is the
 layers, if the rest is noise."""
@@ -41,7 +41,7 @@ FEWEST, ENOUGH, MOST = 16, 64, 256
 """Newest recorded samples from which the layers are found. Of exact activations, one batch, or as few as make places
 enough: from one batch to the next weights change, and by each batch's statistics the channels' scales, so that no
 signal is common to many. Of noisy ones as many as possible."""
-_VALUES, _AT_ONCE = 40_000_000, 64
+_VALUES, _AT_LEAST = 40_000_000, 64
 """Numbers that an attempt looks at, so that wide layers cost no more memory than narrow ones; as long as that leaves so
 many samples."""
 ROUNDING = 1e-8
@@ -193,7 +193,7 @@ def _attempt(
 
 def _found_from(maps: Tensor, kernel: int, window: int, batch: int, *, exact: bool) -> int:
     """How many of the newest samples the layers are found from."""
-    affordable = max(_AT_ONCE, _VALUES // (maps[0].numel() * window**2))
+    affordable = max(_AT_LEAST, _VALUES // (maps[0].numel() * window**2))
     if not exact:
         return min(MOST, affordable)
     unknowns = maps.shape[1] * window**2
