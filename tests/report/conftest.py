@@ -90,6 +90,103 @@ def comparison(first: str, second: str, only_first: int, only_second: int, p: fl
     }
 
 
+def diagnosis(shadow: str, distance: float, likeness: float) -> dict[str, Any]:
+    return {
+        "shadow": shadow,
+        "n": 1000,
+        "relative_distance": distance,
+        "cosine": 1 - distance / 2,
+        "vjp_cosine": likeness,
+        "jvp_cosine": likeness / 2,
+        "subspace_overlap": likeness / 4,
+    }
+
+
+def align(result: dict[str, Any]) -> None:
+    """Make the server a passive one that solved for a convolution."""
+    result["config"]["adversary"] = {"kind": "aligned", "alpha": 0.0}
+    result["attacks"].append(attack("aligned", "SLADV, the server's aligned shadow layers", "server", 15.11, 73.32))
+    result["alignment"] = {
+        "chosen": "linear",
+        "candidates": [{"shape": "linear", "score": 1.662, "steps": 0, "seconds": 22.38}],
+        "explained": 0.99871,
+        "recorded_samples": 2048,
+        "recorded_bytes": 134_217_728,
+        "seconds": 29.3,
+    }
+    result["diagnoses"] = [diagnosis("untrained", 0.826, 0.0034), diagnosis("aligned", 0.077, 0.7688)]
+
+
+def defense(name: str, before: float, after: float, clean: float, share: float) -> dict[str, Any]:
+    """A `defense.json` of a model with 88% clean accuracy."""
+
+    def server(which: str, knowledge: str, accuracy: float) -> dict[str, Any]:
+        return {
+            "server": which,
+            "knowledge": knowledge,
+            "attacks": [],
+            "accuracy_before": before,
+            "accuracy": accuracy,
+            "accuracy_ci95": [accuracy - 2, accuracy + 2],
+            "recovered": 100 * (accuracy - before) / (88 - before),
+        }
+
+    return {
+        "name": name,
+        "title": f"Title of {name}",
+        "source": "",
+        "settings": {},
+        "config": {},
+        "environment": {},
+        "clean_before": {"accuracy": 88.0, "ci95": [87, 89], "n": 10000},
+        "clean": {"accuracy": clean, "ci95": [clean - 1, clean + 1], "n": 10000},
+        "n": 1000,
+        "attacked_clean_before": 88.0,
+        "attacked_clean": clean,
+        "eps_pixels": 8 / 255,
+        # An oracle does worse, and does not count.
+        "servers": [
+            server("aligned", "server", after + 5),
+            server("adaptive", "server", after),
+            server("true-input", "oracle", 1.0),
+        ],
+        "white_box": [
+            {"name": "pgd", "n": 1000, "gradient_evaluations": 20, "accuracy": 31.0, "accuracy_ci95": [29, 33]},
+            {"name": "apgd-ce", "n": 100, "gradient_evaluations": 100, "accuracy": 27.5, "accuracy_ci95": [20, 36]},
+        ],
+        "cost": {"seconds": 60.0, "share_of_training": share, "gradient_evaluations": 1, "traffic_bytes": 0},
+        "command": f"splitaudit defend runs/first --defense {name}",
+    }
+
+
+def write_defense(run: Path, **changes: Any) -> None:
+    """A defence of the run, as `defense` makes it."""
+    made = defense(**changes)
+    folder = run / "defenses" / made["name"]
+    folder.mkdir(parents=True)
+    (folder / "defense.json").write_text(json.dumps(made))
+
+
+def bench_rows(eps: float, seed: int, clean: float, attackers: int) -> list[dict[str, Any]]:
+    """Of `bench-defenses`: one defence of one training, under so many attackers."""
+    shared = {
+        "defense": "harden",
+        "cut": "depth1",
+        "alpha": 0.0,
+        "eps": eps,
+        "seed": seed,
+        "clean_before": 88.0,
+        "clean": clean,
+        "seconds": 60.0,
+        "share_of_training": 20.0,
+        "gradient_evaluations": 12345,
+        "traffic_bytes": 7_600_000,
+    }
+    attacked = {"n": 100, "accuracy_before": 10.0, "accuracy": 60.0, "accuracy_low": 50.0, "accuracy_high": 70.0}
+    names = [f"attacker-{number}" for number in range(attackers)]
+    return [shared | attacked | {"attacker": name, "knowledge": "server", "recovered": 50.0} for name in names]
+
+
 @pytest.fixture
 def result() -> dict[str, Any]:
     """The contents of `result.json`, to be changed before it is written."""

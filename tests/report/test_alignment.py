@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from splitaudit.report import render_report
-from tests.report.conftest import attack
+from tests.report.conftest import align, diagnosis
 from tests.report.test_page import Page
 
 IMAGES = "The same solution gives it the clients' images, up to a mixture of their colours"
@@ -16,30 +16,8 @@ IMAGES = "The same solution gives it the clients' images, up to a mixture of the
 @pytest.fixture
 def aligned(result: dict[str, Any]) -> dict[str, Any]:
     """A passive server that solved for a convolution, as in `result.json`."""
-    result["config"]["adversary"] = {"kind": "aligned", "alpha": 0.0}
-    result["attacks"].append(attack("aligned", "SLADV, the server's aligned shadow layers", "server", 15.11, 73.32))
-    result["alignment"] = {
-        "chosen": "linear",
-        "candidates": [{"shape": "linear", "score": 1.662, "steps": 0, "seconds": 22.38}],
-        "explained": 0.99871,
-        "recorded_samples": 2048,
-        "recorded_bytes": 134_217_728,
-        "seconds": 29.3,
-    }
-    result["diagnoses"] = [diagnosis("untrained", 0.826, 0.0034), diagnosis("aligned", 0.077, 0.7688)]
+    align(result)
     return result
-
-
-def diagnosis(shadow: str, distance: float, likeness: float) -> dict[str, Any]:
-    return {
-        "shadow": shadow,
-        "n": 1000,
-        "relative_distance": distance,
-        "cosine": 1 - distance / 2,
-        "vjp_cosine": likeness,
-        "jvp_cosine": likeness / 2,
-        "subspace_overlap": likeness / 4,
-    }
 
 
 def text_of(run: Path, write: SimpleNamespace, result: dict[str, Any]) -> str:

@@ -9,15 +9,18 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from splitaudit.report import write_reports
-from tests.report.conftest import write_metrics, write_result
+from splitaudit.report.defense_bench import write_bench_report
+from tests.report.conftest import align, bench_rows, write_defense, write_metrics, write_result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PAGES = ("run", "seeds", "comparison")
+PAGES = ("run", "passive", "seeds", "comparison", "bench")
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: install it (apt-get install chromium)"
@@ -40,11 +43,24 @@ def files(run: Path, over_seeds: Path, result: dict[str, Any], tmp_path: Path) -
     write_result(run, result)
     other = deepcopy(result)
     other["config"]["adversary"] |= {"alpha": 0.0, "shadow": "multi"}
-    (tmp_path / "second").mkdir()
-    write_result(tmp_path / "second", other)
-    write_metrics(tmp_path / "second")
-    folders = {"run": [run], "seeds": [over_seeds], "comparison": [run, tmp_path / "second"]}
-    return {kind: write_reports(folders[kind], tmp_path / f"{kind}.html") for kind in PAGES}
+    passive = deepcopy(result)
+    align(passive)
+    for folder, contents in {"second": other, "passive": passive}.items():
+        (tmp_path / folder).mkdir()
+        write_result(tmp_path / folder, contents)
+        write_metrics(tmp_path / folder)
+    write_defense(tmp_path / "passive", name="harden", before=15, after=60, clean=87, share=45)
+    folders = {
+        "run": [run],
+        "passive": [tmp_path / "passive"],
+        "seeds": [over_seeds],
+        "comparison": [run, tmp_path / "second"],
+    }
+    pages = {kind: write_reports(paths, tmp_path / f"{kind}.html") for kind, paths in folders.items()}
+    pq.write_table(
+        pa.Table.from_pylist([*bench_rows(0.1, 0, 84.0, 2), *bench_rows(0.2, 0, 70.0, 2)]), tmp_path / "b.parquet"
+    )
+    return pages | {"bench": write_bench_report(tmp_path / "b.parquet")}
 
 
 @pytest.fixture
@@ -74,7 +90,7 @@ def opened(browser: Browser) -> Iterator[Any]:
 def test_opens_draws_and_fits(files: dict[str, Path], opened: Any, kind: str, width: int) -> None:
     page = opened(files[kind], width)
     charts = page.locator(".chart")
-    assert charts.count() == {"run": 5, "seeds": 1, "comparison": 4}[kind]
+    assert charts.count() == {"run": 5, "passive": 5, "seeds": 1, "comparison": 4, "bench": 0}[kind]
     for chart in charts.all():
         drawn = chart.locator(".main-svg").first.bounding_box()
         assert drawn["width"] > 250
@@ -114,7 +130,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(files: dict[str, 
     )
     for _ in range(interactive + 1):
         page.keyboard.press("Tab")
-    assert interactive > 5
+    assert interactive > (0 if kind == "bench" else 5)
     assert page.evaluate("[...unreached].map((element) => element.outerHTML.slice(0, 80))") == []
     assert page.evaluate("invisible") == []
 
@@ -137,7 +153,8 @@ def test_is_accessible_and_has_contrast(files: dict[str, Path], opened: Any, kin
         ]"""
     )
     assert (luminance(background) < 0.1) is (look == "dark")
-    assert min(contrast(colour, background) for colour in set(texts)) >= 4.5
+    assert bool(texts) is (kind != "bench"), "a bench is all tables"
+    assert all(contrast(colour, background) >= 4.5 for colour in set(texts))
 
 
 def test_images_tell_their_predictions_on_hover_and_on_focus(files: dict[str, Path], opened: Any) -> None:
