@@ -1,6 +1,7 @@
 """The progress of a sweep: what is counted, and that nothing is looked at again once it is known."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,16 @@ def test_parts_that_are_over_are_not_looked_at_again(tmp_path: Path, monkeypatch
     first, last = said.getvalue().splitlines()
     assert first == "cells 7 · done 1 · running 0 · failed 0 · time left unknown"
     assert last.startswith("cells 7 · done 3 · running 1 · failed 1 · ")
+
+
+def test_a_terminal_is_left_with_a_table_of_how_it_ended(tmp_path: Path) -> None:
+    parts = [Part(tmp_path / f"{part}.log", [tmp_path / f"{part}-a"]) for part in range(3)]
+    shown = io.StringIO()
+    console = Console(file=shown, width=120, force_terminal=True, color_system=None)
+    with sweeping(Reporter(console), 4, parts) as ended:
+        parts[0].results[0].touch()
+        ended(0, 0)
+        ended(1, 1)
+        parts[2].log.touch()
+    (*_, last) = (line.split("│")[1:5] for line in shown.getvalue().splitlines() if re.search(r"│ +\d", line))
+    assert [figure.strip() for figure in last] == ["4", "2", "1", "1"]  # cells, done, running, failed

@@ -1,6 +1,11 @@
 """Ray: what is said where there is no cluster, and what becomes of items on one."""
 
 import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -62,3 +67,36 @@ def test_items_on_a_local_cluster(tmp_path: Path) -> None:
     assert (tmp_path / "poison").read_text() == "xx"
     with pytest.raises(ConfigError, match="9999 CPUs"):
         list(RayTasks("local", cpus=9999, gpus=0).run(negative, [1]))
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Of a cluster that others started."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Sockets lie in that folder, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        options = ["--head", "--block", f"--port={port}", "--num-cpus=1", "--include-dashboard=false"]
+        head = subprocess.Popen([Path(sys.executable).with_name("ray"), "start", *options, f"--temp-dir={folder}"])
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.terminate()
+            head.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::Warning")  # Ray's own
+def test_items_on_a_cluster_by_its_address(address: str) -> None:
+    """It goes on when a sweep is over."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            tasks = RayTasks(address, cpus=1, gpus=0)
+            break
+        except ConfigError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    for _ in range(2):
+        assert dict(tasks.run(negative, range(3))) == {n: -n for n in range(3)}
