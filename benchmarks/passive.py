@@ -2,9 +2,10 @@
 
 Passive servers return honest gradients, so they all end with the same model, and split training is training the whole
 model, so the depth of the cut changes nothing either. Each seed's model is therefore trained once, cut at depth1, with
-the activations at every depth recorded on the way, and published shadows (alpha = 0) of depth1 learning beside it.
+the activations at every depth recorded on the way, and published shadows (alpha = 0) of depth1 learning beside it:
+they take more than half of its time, and can be left out.
 
-    python -m benchmarks.passive --out runs/passive --set data.root=FOLDER [--seeds 3] [CONFIG]
+    python -m benchmarks.passive --out runs/passive --set data.root=FOLDER [--seeds 3] [--without-published] [CONFIG]
 """
 
 import argparse
@@ -46,12 +47,12 @@ class Passive:
     parts: Parts
     """The adversary's recording is that of this cut."""
     published: nn.Module | None
-    """The published shadow, with all the images it was given at the training; at depth1 alone."""
+    """The published shadow, with all the images it was given at the training; at depth1 alone, unless left out."""
     training_seconds: float
     """Of the whole training; what learned beside it included."""
 
 
-def train_once(config: RunConfig, folder: RunFolder) -> None:
+def train_once(config: RunConfig, folder: RunFolder, *, with_published: bool = True) -> None:
     """Train the model of `config`, cut at depth1, unless the folder has it. A kill loses what was trained.
 
     Raises RunError for the folder of another training.
@@ -62,7 +63,8 @@ def train_once(config: RunConfig, folder: RunFolder) -> None:
     parts = build(config, print)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     folder.take(config, parts.digests)
-    published = {source: _published(at(config, "depth1", source), parts) for source in SOURCES}
+    sources = SOURCES if with_published else ()
+    published = {source: _published(at(config, "depth1", source), parts) for source in sources}
     onlookers = [Onlooker(server, images) for server, images in published.values()]
     parts.session.server.adversary = Watched(parts.adversary, onlookers)
     with _overheard(config, parts) as recorders:
@@ -91,10 +93,10 @@ def load_passive(config: RunConfig, depth: str, source: str, images: int, folder
             raise ConfigError(f"adversary.snapshots are of the server layers behind depth1, not {depth}.")
         server["snapshots"] = load_file(folder.path / "snapshots.safetensors")
     parts.adversary.load_state(join(**server))
-    published = None
-    if depth == "depth1":
+    published, file = None, folder.path / f"published-{source}.safetensors"
+    if depth == "depth1" and file.exists():
         published = _untrained(config, parts.data, parts)
-        published.load_state_dict(load_file(folder.path / f"published-{source}.safetensors"))
+        published.load_state_dict(load_file(file))
     seconds = json.loads(_done(folder).read_text())["seconds"]
     return Passive(config, parts, published, seconds)
 
@@ -164,9 +166,13 @@ def _overheard(config: RunConfig, parts: Parts) -> Iterator[dict[str, Recorder]]
 
 def main() -> None:
     """Train the models that the other benchmarks attack."""
-    options = common_options(__doc__).parse_args()
-    for seed in range(options.seeds):
-        train_once(passive_config(options, seed), RunFolder(options.out / f"seed-{seed}"))
+    parser = common_options(__doc__)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--without-published", action="store_true")
+    options = parser.parse_args()
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        folder = RunFolder(options.out / f"seed-{seed}")
+        train_once(passive_config(options, seed), folder, with_published=not options.without_published)
 
 
 if __name__ == "__main__":
