@@ -8,7 +8,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,6 +79,8 @@ def _clustered(features: Tensor, clusters: int, runtime: Runtime) -> tuple[nn.Mo
 
     There are fewer clusters where images are fewer than two for each.
     """
+    from sklearn.cluster import KMeans  # slow to import, and only needed here
+
     clusters = max(1, min(clusters, len(features) // 2))
     found = KMeans(clusters, n_init=4, random_state=derive_seed(runtime.seed, "clusters") % 2**32).fit(features.numpy())
     centres = torch.as_tensor(found.cluster_centers_)

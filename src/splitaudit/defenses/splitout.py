@@ -6,9 +6,9 @@ honest local training; a server is held for malicious when most gradients of a w
 """
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 import torch
-from sklearn.neighbors import LocalOutlierFactor
 from torch import Tensor
 
 from splitaudit.defenses.alarm import Alarm
@@ -16,6 +16,9 @@ from splitaudit.defenses.during_settings import SplitOutConfig
 from splitaudit.defenses.member import Member, first_layer_gradient
 from splitaudit.learning.client import ClientView
 from splitaudit.learning.state import State, join, part
+
+if TYPE_CHECKING:
+    from sklearn.neighbors import LocalOutlierFactor
 
 
 class SplitOut(Member):
@@ -36,6 +39,8 @@ class SplitOut(Member):
 
     def settle(self, iterations: int) -> None:
         """Fit the model."""
+        from sklearn.neighbors import LocalOutlierFactor  # slow to import, and only needed here
+
         honest = torch.stack(self._honest)
         self._model = LocalOutlierFactor(n_neighbors=len(honest) - 1, novelty=True).fit(honest.numpy())
 
