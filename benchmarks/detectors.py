@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from splitaudit.config_reading import load_config
 from splitaudit.defenses.member import Member
+from splitaudit.evaluation.detection import separation
 from splitaudit.experiments.parts import build
 from splitaudit.runtime import resolve
 
@@ -37,7 +37,6 @@ EVASIONS = {
     "proportional": "{proportional: true}",
     "both": "{orthogonal: true, proportional: true}",
 }
-FALSE_ALARMS = 0.01
 
 
 @dataclass(frozen=True)
@@ -172,22 +171,13 @@ def table(rows: Sequence[Row]) -> str:
         for server in dict.fromkeys(row.server for row in mine if row.server != "honest"):
             tampered = [row for row in mine if row.server == server]
             steps = [row.iteration for row in tampered if row.iteration is not None]
-            auc, power = separation([row.score for row in honest], [row.score for row in tampered])
+            found = separation([row.score for row in honest], [row.score for row in tampered])
             lines.append(
-                f"  {server:<18}{len(tampered):>5}{auc:>7.2f}{power:>8.2f}{len(steps) / len(tampered):>8.2f}"
-                f"{(f'{np.median(steps):.0f}' if steps else '-'):>13}{np.mean([row.loss for row in tampered]):>7.2f}"
+                f"  {server:<18}{len(tampered):>5}{found.auc:>7.2f}{found.power:>8.2f}"
+                f"{len(steps) / len(tampered):>8.2f}{(f'{np.median(steps):.0f}' if steps else '-'):>13}"
+                f"{np.mean([row.loss for row in tampered]):>7.2f}"
             )
     return "\n".join(lines)
-
-
-def separation(honest: Sequence[float | None], tampered: Sequence[float | None]) -> tuple[float, float]:
-    """Area under the ROC curve, and the true positive rate where at most 1% of the honest runs are false alarms."""
-    scores = [-math.inf if score is None else score for score in (*honest, *tampered)]
-    # scikit-learn takes finite scores only; all that counts is their order.
-    ranks = np.unique(scores, return_inverse=True)[1]
-    truth = [0] * len(honest) + [1] * len(tampered)
-    false, true, _ = roc_curve(truth, ranks, drop_intermediate=False)
-    return float(roc_auc_score(truth, ranks)), float(true[false <= FALSE_ALARMS].max())
 
 
 def main() -> None:

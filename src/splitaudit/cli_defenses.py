@@ -49,7 +49,7 @@ def bench_defenses(
 ) -> None:
     """Defences x servers x budgets x cuts x seeds in one table and one page. The same command resumes what was
     stopped."""
-    from splitaudit.experiments.defense_bench import benched, defense_grid, write_bench
+    from splitaudit.experiments.defense_bench import benched, defense_grid, write_bench, write_detections
     from splitaudit.experiments.grid import make_cells
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.sweep import run_sweep
@@ -67,12 +67,12 @@ def bench_defenses(
     with resumable():
         finished = run_sweep(cells, store or folder.store, executor, Reporter())
     folder.write_results(finished)
-    table = out / "defenses.parquet"
-    write_bench(benched(finished), table)
+    write_bench(benched(finished), out / "defenses.parquet")
+    write_detections(finished, out / "detections.parquet")
     failed = sum(f.error is not None for f in finished)
     typer.echo(f"cells:   {len(finished) - failed} done, {failed} failed")
-    typer.echo(f"table:   {table}")
-    typer.echo(f"report:  {write_bench_report(table)}")
+    typer.echo(f"tables:  {out / 'defenses.parquet'}, {out / 'detections.parquet'}")
+    typer.echo(f"report:  {write_bench_report(out)}")
     if failed:
         raise typer.Exit(1)
 

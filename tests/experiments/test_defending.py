@@ -141,10 +141,10 @@ def test_bad_names_and_foreign_changes_are_refused(defended: Path) -> None:
 
 
 def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings are shared by the budgets; one table and one page come of it."""
+    """Trainings are shared by the budgets; two tables and one page come of it."""
     monkeypatch.setattr(cli_sweeps, "make_executor", lambda *_args, **_options: Here())
     sets = [part for override in (*SMALL, *TINY, *SHORT) for part in ("--set", override)]
-    crossed = ("--defense", "harden", "--eps", "0.1,0.2", "--alpha", "1", "--cut", "depth2")
+    crossed = ("--defense", "harden,gradient-decomposition", "--eps", "0.1,0.2", "--alpha", "1", "--cut", "depth2")
     assert (
         splitaudit("bench-defenses", "demo", "--out", str(tmp_path / "out"), *crossed, *sets, monkeypatch=monkeypatch)
         == 0
@@ -159,6 +159,9 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
         "white box, pgd",
         "white box, apgd-ce",
     }
+    (watched,) = pq.read_table(tmp_path / "out" / "detections.parquet").to_pylist()
+    assert (watched["detector"], watched["cut"], watched["alpha"]) == ("gradient-decomposition", "depth2", 1.0)
+    assert watched["score"] is not None
     assert all((tmp_path / "out" / row["folder"] / "load.py").exists() for row in rows)
     assert len(list((tmp_path / "out" / "runs").glob("*/checkpoint"))) == 1
     assert "tampered with alpha = 1" in (tmp_path / "out" / "defenses.html").read_text()
@@ -177,6 +180,8 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
         (("--alpha", ""), "--alpha names none"),
         (("--eps", ""), "--eps names none"),
         (("--defense", ","), "--defense names none"),
+        (("--defense", "hardn"), "Did you mean 'harden'"),
+        (("--defense", "noise"), "every audit measures what that is worth"),
         (("--set", "runtime.seed=3"), r"runtime\.seed: that is crossed"),
         (("--set", "seed=3"), "must read section.key"),
     ],

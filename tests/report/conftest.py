@@ -8,10 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.integrate import trapezoid
 
 from splitaudit.evaluation.statistics import seeds_interval, wilson_interval
+from splitaudit.experiments.defense_bench import DETECTIONS
+from splitaudit.report.defense_bench import write_bench_report
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SEEDS = [3, 4, 5]
@@ -185,6 +189,32 @@ def bench_rows(eps: float, seed: int, clean: float, attackers: int) -> list[dict
     attacked = {"n": 100, "accuracy_before": 10.0, "accuracy": 60.0, "accuracy_low": 50.0, "accuracy_high": 70.0}
     names = [f"attacker-{number}" for number in range(attackers)]
     return [shared | attacked | {"attacker": name, "knowledge": "server", "recovered": 50.0} for name in names]
+
+
+def detection_rows(alpha: float, scores: Sequence[float | None]) -> list[dict[str, Any]]:
+    """Of `bench-defenses`: one detector in a training each seed, with a threshold of 10 and a late alarm above it."""
+    return [
+        {
+            "detector": "faint-steps",
+            "cut": "depth1",
+            "alpha": alpha,
+            "seed": seed,
+            "score": score,
+            "threshold": 10.0,
+            "iteration": 100 + seed if score is not None and score > 10 else None,
+            "iterations": 3300,
+        }
+        for seed, score in enumerate(scores)
+    ]
+
+
+def write_bench(
+    folder: Path, defenses: Sequence[dict[str, Any]] = (), detections: Sequence[dict[str, Any]] = ()
+) -> Path:
+    """The page of a bench with these rows."""
+    pq.write_table(pa.Table.from_pylist(list(defenses)), folder / "defenses.parquet")
+    pq.write_table(pa.Table.from_pylist(list(detections), DETECTIONS), folder / "detections.parquet")
+    return write_bench_report(folder)
 
 
 @pytest.fixture

@@ -9,15 +9,20 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from splitaudit.report import write_reports
-from splitaudit.report.defense_bench import write_bench_report
-from tests.report.conftest import align, bench_rows, write_defense, write_metrics, write_result
+from tests.report.conftest import (
+    align,
+    bench_rows,
+    detection_rows,
+    write_bench,
+    write_defense,
+    write_metrics,
+    write_result,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGES = ("run", "passive", "seeds", "comparison", "bench")
@@ -57,10 +62,9 @@ def files(run: Path, over_seeds: Path, result: dict[str, Any], tmp_path: Path) -
         "comparison": [run, tmp_path / "second"],
     }
     pages = {kind: write_reports(paths, tmp_path / f"{kind}.html") for kind, paths in folders.items()}
-    pq.write_table(
-        pa.Table.from_pylist([*bench_rows(0.1, 0, 84.0, 2), *bench_rows(0.2, 0, 70.0, 2)]), tmp_path / "b.parquet"
-    )
-    return pages | {"bench": write_bench_report(tmp_path / "b.parquet")}
+    defenses = [*bench_rows(0.1, 0, 84.0, 2), *bench_rows(0.2, 0, 70.0, 2)]
+    detections = [*detection_rows(0.0, [1.0, 2.0]), *detection_rows(0.1, [11.0, 12.0])]
+    return pages | {"bench": write_bench(tmp_path, defenses, detections)}
 
 
 @pytest.fixture

@@ -1,26 +1,49 @@
-"""The page of `bench-defenses`: a defence's own accuracy and cost at each budget, each training counted once."""
+"""The page of `bench-defenses`: a defence's own accuracy and cost at each budget, each training counted once; and what
+detectors made of each server."""
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pytest
 
+from splitaudit.errors import RunError
 from splitaudit.report.defense_bench import write_bench_report
-from tests.report.conftest import bench_rows
+from tests.report.conftest import bench_rows, detection_rows, write_bench
+from tests.report.test_page import Page
 
 
 def test_each_budget_has_its_own_clean_accuracy(tmp_path: Path) -> None:
     """Training towards a larger budget costs more of it; a seed with more attackers counts no more than another."""
-    table = tmp_path / "defenses.parquet"
     found = [
         *bench_rows(0.1, 0, 84.0, 1),
         *bench_rows(0.1, 1, 86.0, 3),
         *bench_rows(0.2, 0, 70.0, 2),
         *bench_rows(0.2, 1, 72.0, 2),
     ]
-    pq.write_table(pa.Table.from_pylist(found), table)
-    page = write_bench_report(table).read_text()
+    page = write_bench(tmp_path, defenses=found).read_text()
     assert "85.0<small>before 88.0" in page
     assert "71.0<small>before 88.0" in page
     assert "12,345 gradients" in page
     assert "7.6 MB" in page
+
+
+def test_detectors_are_judged_by_the_passive_servers_trainings(tmp_path: Path) -> None:
+    """Their alarms are false ones, and their scores the threshold at which others must be noticed."""
+    honest, tampered = detection_rows(0.0, [1.0, 2.0, 12.0, None]), detection_rows(0.1, [11.0, 13.0, 14.0, 3.0])
+    text = Page(write_bench(tmp_path, detections=[*honest, *tampered]).read_text()).text
+    assert "faint-steps, cut at depth1" in text
+    assert "passive false alarms 4 1 4.6 to 69.9 % 102 – –" in text
+    # Of 16 pairs 14 are in order; above the largest honest score lie two.
+    assert "tampering, alpha = 0.1 4 3 30.1 to 95.4 % 101 0.88 0.50" in text
+    assert "defences of the delivered model" not in text
+
+
+def test_without_passive_servers_nothing_is_separated(tmp_path: Path) -> None:
+    text = Page(write_bench(tmp_path, detections=detection_rows(1.0, [11.0])).read_text()).text
+    assert "tampering, alpha = 1 1 1 20.7 to 100.0 % 100 – –" in text
+
+
+def test_a_damaged_table_is_told(tmp_path: Path) -> None:
+    write_bench(tmp_path, defenses=bench_rows(0.1, 0, 84.0, 1))
+    (tmp_path / "detections.parquet").write_text("no")
+    with pytest.raises(RunError, match=r"detections\.parquet cannot be read"):
+        write_bench_report(tmp_path)

@@ -6,9 +6,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from splitaudit.section import Section
 
-DuringDefense = Literal[
-    "noise", "nopeek", "splitguard", "faint-steps", "trapezoid", "gradient-decomposition", "scrutinizer", "splitout"
-]
+Prevention = Literal["noise", "nopeek"]
+Detector = Literal["splitguard", "faint-steps", "trapezoid", "gradient-decomposition", "scrutinizer", "splitout"]
+DuringDefense = Literal[Prevention, Detector]
 """In this order they take part in a step, whatever the order they are named in."""
 
 

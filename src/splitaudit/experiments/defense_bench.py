@@ -1,14 +1,15 @@
-"""`bench-defenses`: defences, servers, budgets and cuts crossed, on the sweep engine; one table of their worth."""
+"""`bench-defenses`: defences, servers, budgets and cuts crossed, on the sweep engine; tables of what they are worth."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
-from splitaudit.defenses.settings import choose_after
+from splitaudit.defenses.during_settings import Detector, Prevention
+from splitaudit.defenses.settings import choose
 from splitaudit.errors import ConfigError
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.outcomes import to_parquet
@@ -16,6 +17,21 @@ from splitaudit.experiments.defending import defense_folder
 from splitaudit.experiments.grid import Grid, parse_grid
 from splitaudit.experiments.store import write_whole
 from splitaudit.experiments.sweep import Finished
+
+DETECTIONS = pa.schema(
+    {
+        "detector": pa.string(),
+        "cut": pa.string(),
+        "alpha": pa.float64(),
+        "seed": pa.int64(),
+        "score": pa.float64(),
+        "threshold": pa.float64(),
+        "iteration": pa.int64(),
+        "iterations": pa.int64(),
+    }
+)
+"""A detector in one training: its most suspicious score, without any null; its first alarm's iteration, without any
+null; and how many iterations the training has."""
 
 
 def defense_grid(
@@ -29,16 +45,22 @@ def defense_grid(
 ) -> Grid:
     """Servers that tamper with each alpha (0: passive) x budgets x cuts x seeds, with all the defences in every cell.
 
-    `cuts` are values of `model.input_end`; without any, the config's own is the only one.
+    Those that take part in the training do so in all of them, together. `cuts` are values of `model.input_end`; without
+    any, the config's own is the only one.
 
-    Raises ConfigError for a defence that is unknown or takes part in the training, for nothing to cross, and for a
-    setting in `sets` that is none or is crossed.
+    Raises ConfigError for a defence that is unknown, for nothing to cross or to measure, and for a setting in `sets`
+    that is none or is crossed.
     """
     for option, example, values in (("defense", "harden", defenses), ("eps", "8/255", eps), ("alpha", "0", alphas)):
         if not values:
             raise ConfigError(f"--{option} names none: give one or more, separated by commas, such as {example}.")
+    if set(defenses) <= set(get_args(Prevention)):
+        raise ConfigError(
+            f"--defense {','.join(defenses)}: every audit measures what that is worth. Compare runs with it and "
+            "without (`splitaudit sweep`), or name a detector or a defence of the delivered model, too."
+        )
     settings: dict[str, Any] = {"adversary.kind": "aligned", "adversary.snapshots": "{}"}
-    for override in (*sets, *choose_after(defenses)):
+    for override in (*sets, *choose(defenses)):
         key, _, value = override.partition("=")
         settings[key.strip()] = value
     crossed: dict[str, list[Any]] = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}
@@ -93,6 +115,29 @@ def write_bench(found: Sequence[Benched], path: Path) -> None:
     """One row for each defence, cell and attacker, as Parquet; folders relative to the file's."""
     rows = [row for each in found for row in _rows(each, path.parent)]
     write_whole(path, to_parquet(pa.Table.from_pylist(rows)))
+
+
+def write_detections(finished: Sequence[Finished], path: Path) -> None:
+    """One row for each detector and training that is done, as Parquet, however many budgets share the training."""
+    rows = {}
+    for cell in finished:
+        config = cell.cell.config
+        if cell.result is None or config.defense is None:
+            continue
+        found = {detection.name: detection for detection in cell.result.detections}
+        for name in config.defense.during:
+            if name in get_args(Detector):
+                rows[config.training_fingerprint(), name] = {
+                    "detector": name,
+                    "cut": config.model.input_end,
+                    "alpha": config.adversary.alpha,
+                    "seed": config.runtime.seed,
+                    "score": found[name].score if name in found else None,
+                    "threshold": found[name].threshold if name in found else None,
+                    "iteration": found[name].iteration if name in found else None,
+                    "iterations": config.training.iterations,
+                }
+    write_whole(path, to_parquet(pa.Table.from_pylist(list(rows.values()), DETECTIONS)))
 
 
 def _rows(each: Benched, home: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""The page of `bench-defenses`: what each defence leaves each attacker, at every budget, over the seeds."""
+"""The page of `bench-defenses`: what each defence leaves each attacker, at every budget, over the seeds; and what the
+detectors made of each server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from splitaudit.errors import RunError
-from splitaudit.evaluation.statistics import Interval, seeds_interval
+from splitaudit.evaluation.detection import Separation, separation
+from splitaudit.evaluation.statistics import Interval, seeds_interval, wilson_interval
 from splitaudit.report.templates import template_environment, write_page
 
 
@@ -56,25 +58,58 @@ class Block:
     lines: list[Line]
 
 
-def write_bench_report(table: Path) -> Path:
-    """Write the page beside the table, and return its path. Raises RunError for a table that cannot be read."""
-    try:
-        rows = pq.read_table(table).to_pylist()
-    except (OSError, ValueError) as error:
-        raise RunError(f"{table} cannot be read: {error}. Run the bench again.") from None
+@dataclass(frozen=True)
+class Watched:
+    """A detector against the servers that tamper with one alpha; against the passive ones for alpha 0."""
+
+    alpha: float
+    runs: int
+    alarms: int
+    """Of these runs, by the detector's own threshold."""
+    ci95: Interval
+    """Wilson interval of their share, per cent."""
+    first: float | None
+    """Median iteration of the first alarm."""
+    separation: Separation | None
+    """From the passive servers' runs; None for these, and without any."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector of a model cut at one place."""
+
+    name: str
+    cut: str
+    iterations: int
+    """That a training has."""
+    lines: list[Watched]
+
+
+def write_bench_report(folder: Path) -> Path:
+    """Write the page of a bench's folder, and return its path. Raises RunError for a table that cannot be read."""
+    rows, detections = (_read(folder / f"{name}.parquet") for name in ("defenses", "detections"))
     budgets = sorted({row["eps"] for row in rows})
     page = (
         template_environment()
         .get_template("defense_bench.html.j2")
         .render(
-            run_name=table.parent.name,
+            run_name=folder.name,
             config={},
             budgets=budgets,
-            seeds=sorted({row["seed"] for row in rows}),
+            seeds=sorted({row["seed"] for row in (*rows, *detections)}),
             blocks=_blocks(rows, budgets),
+            detectors=_detectors(detections),
         )
     )
-    return write_page(table.with_suffix(".html"), page)
+    return write_page(folder / "defenses.html", page)
+
+
+def _read(table: Path) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(table).to_pylist()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{table} cannot be read: {error}. Run the bench again.") from None
+    return rows
 
 
 def _blocks(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[Block]:
@@ -89,6 +124,31 @@ def _blocks(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[Bl
         alone = [_alone([row for row in own if row["eps"] == eps]) for eps in budgets]
         blocks.append(Block(defense, cut, alpha, alone, lines))
     return blocks
+
+
+def _detectors(rows: Sequence[dict[str, Any]]) -> list[Detector]:
+    detectors = []
+    for name, cut in dict.fromkeys((row["detector"], row["cut"]) for row in rows):
+        own = [row for row in rows if (row["detector"], row["cut"]) == (name, cut)]
+        passive = [row["score"] for row in own if row["alpha"] == 0]
+        lines = [
+            _watched(alpha, [row for row in own if row["alpha"] == alpha], passive)
+            for alpha in sorted({row["alpha"] for row in own})
+        ]
+        detectors.append(Detector(name, cut, own[0]["iterations"], lines))
+    return detectors
+
+
+def _watched(alpha: float, rows: Sequence[dict[str, Any]], passive: Sequence[float | None]) -> Watched:
+    steps = [row["iteration"] for row in rows if row["iteration"] is not None]
+    return Watched(
+        alpha,
+        len(rows),
+        len(steps),
+        wilson_interval(len(steps), len(rows)),
+        float(np.median(steps)) if steps else None,
+        separation(passive, [row["score"] for row in rows]) if alpha and passive else None,
+    )
 
 
 def _alone(rows: Sequence[dict[str, Any]]) -> Alone | None:
