@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary import own_runtime
-from splitaudit.adversary.adaptive import ServerSide, _clustered, hardened_surrogates
+from splitaudit.adversary.adaptive import ServerSide, _clustered, make_surrogates
 from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free
@@ -24,7 +24,8 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
     before = [tensor.clone() for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
     budget = Budget("linf", 0.2)
     config = HardenConfig(epochs=6, batch_size=16, learning_rate=0.1)
-    found = hardened_surrogates(side, budget, config, 10)
+    surrogates = make_surrogates(side, budget, config, 10)
+    found = surrogates.hardened
     after = [tensor for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     stale = composed(runtime, model.F1, model.F2)
@@ -38,6 +39,10 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
 
     assert turned(*found["features"]) < 0.7 * turned(model.F1, model.F2)
     assert set(found) == {"features", "clusters"}
+    assert surrogates.suspicion is not None
+    with torch.no_grad():
+        clean, attacked = (surrogates.suspicion(runtime.pixels(x)) for x in (images, crafted))
+    assert float(attacked.mean() - clean.mean()) > 1
 
 
 def test_the_head_names_the_nearest_centre() -> None:

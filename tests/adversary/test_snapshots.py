@@ -50,7 +50,7 @@ def test_a_trained_target_has_them_ready_for_attacks() -> None:
     assert not any(module.training for module in earlier)
     assert not any(parameter.requires_grad for module in earlier for parameter in module.parameters())
     target = replace(parts.target(), aligned=parts.model.F1)
-    attacks = [threat.attack for threat in make_threats(small_config(), target, Budget("linf", 0.1), {})]
+    attacks = [threat.attack for threat in make_threats(small_config(), target, Budget("linf", 0.1), None)]
     (through,) = [attack for attack in attacks if attack.name == "sladv+mi+di@checkpoints"]
     images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     moved = through.perturb(images, torch.zeros(2).long(), torch.Generator().manual_seed(0)) - images

@@ -14,6 +14,7 @@ from splitaudit.attacks.objectives import (
     feature_distance,
     intermediate_level,
     margin,
+    unnoticed,
 )
 from tests.attacks.parts import LABEL_FREE, Network, images
 
@@ -130,3 +131,13 @@ def test_cross_entropy_climbs_itself_and_ranks_misclassified_first() -> None:
     assert value[wrong].min() > value[~wrong].max()
     for group in (wrong, ~wrong):
         assert torch.equal(value[group].argsort(), entropy[group].argsort())
+
+
+def test_passing_for_clean_counts_as_much_as_it_is_to() -> None:
+    """Where the detector sees nothing it is SLADV's objective; where it is sure, its logit is what is lost."""
+    x, z = images(3), images(3, seed=1)
+    logits = torch.tensor([-50.0, 0.0, 50.0], dtype=torch.float64)
+    found = unnoticed(0.5)(lambda z: (z, logits), x)(z)
+    lost = 0.5 * torch.tensor([0.0, 2.0, 50.0]).double()
+    lost[1] = 0.5 * torch.tensor(2.0).double().log()
+    torch.testing.assert_close(found, cosine_shift(identity, x)(z) - lost)

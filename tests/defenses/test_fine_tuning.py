@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import FineTuningConfig
-from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all, labels_of_one, model_bytes
+from splitaudit.defenses.fine_tuning import (
+    WEAKEST,
+    Learner,
+    Share,
+    fine_tune,
+    labels_of_all,
+    model_bytes,
+    weakened,
+)
 from splitaudit.defenses.view import Cost
 from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -77,21 +85,18 @@ def test_in_turn_each_goes_on_from_the_one_before() -> None:
     assert bill.traffic_bytes == 2 * 2 * model_bytes(handed_on)
 
 
-def test_one_variant_of_each_image_is_chosen_at_random() -> None:
-    """Variants that differ in all pixels: each image is seen once, in one of them, and both come up."""
-    seen: list[Tensor] = []
-
-    def look(pixels: Tensor) -> Tensor:
-        seen.append(pixels)
-        return torch.zeros(len(pixels), 3)
-
-    variants = torch.stack([torch.zeros(64, 3, 4, 4), torch.ones(64, 3, 4, 4)]) + torch.arange(64.0).view(
-        1, 64, 1, 1, 1
-    )
-    labels_of_one(look, variants, torch.zeros(64).long(), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
-    chosen = seen[0][:, 0, 0, 0] - torch.arange(64.0)
-    assert set(chosen.tolist()) == {0.0, 1.0}
-    assert 16 < chosen.sum() < 48
+def test_each_image_is_seen_in_one_of_its_adversarial_variants_weakened() -> None:
+    """Two variants, one above and one below the clean image in all pixels: both come up, by a share."""
+    clean = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 3, 4, 4)
+    added = weakened(torch.stack([clean, clean + 1, clean - 2]), torch.Generator().manual_seed(0)) - clean
+    assert (added == added[:, :1, :1, :1]).all()
+    up, down = (values[values > 0] for values in (added[:, 0, 0, 0], -added[:, 0, 0, 0] / 2))
+    assert len(up) + len(down) == 64
+    assert 16 < len(up) < 48
+    for shares in (up, down):
+        assert shares.min() >= WEAKEST
+        assert shares.max() <= 1
+        assert shares.std() > 0.1
 
 
 def test_the_bill() -> None:

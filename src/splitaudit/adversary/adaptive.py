@@ -16,6 +16,7 @@ from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
+from splitaudit.defenses.gate import PASSES, Suspicion, told_apart
 from splitaudit.defenses.harden import craft
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -38,10 +39,18 @@ class ServerSide:
     """With a seed of its own."""
 
 
-def hardened_surrogates(
-    side: ServerSide, budget: Budget, config: HardenConfig, clusters: int
-) -> dict[str, tuple[nn.Module, nn.Module]]:
-    """Shadow and server layers hardened together on the server's images: what to attack in place of the clients' model.
+@dataclass(frozen=True)
+class Surrogates:
+    """What a server makes of its part of the model, to attack it in place of what the clients make of theirs."""
+
+    hardened: dict[str, tuple[nn.Module, nn.Module]]
+    """Shadow and server layers, by the targets that they were hardened with."""
+    suspicion: Suspicion | None
+    """A gate between the stale ones and those of `features`, if the clients have one."""
+
+
+def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clusters: int) -> Surrogates:
+    """Harden shadow and server layers together on the server's images.
 
     `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
@@ -66,7 +75,15 @@ def hardened_surrogates(
         share = Share(variants, targets)
         fine_tune(surrogate, [share], loss, config, side.training, runtime, f"adaptive {name}", passes=2)
         surrogates[name] = (surrogate[0], surrogate[1])
-    return surrogates
+    if not config.gate:
+        return Surrogates(surrogates, None)
+    bodies = [composed(runtime, *layers) for layers in ((side.shadow, side.layers), surrogates["features"])]
+    with isolated_global_rng(runtime.seed, "adaptive gate"):
+        suspicion = Suspicion(bodies, features.shape[1]).eval()
+    runtime.place(suspicion)
+    config = config.model_copy(update={"epochs": PASSES})
+    fine_tune(suspicion, [share], told_apart, config, side.training, runtime, "adaptive gate", passes=0)
+    return Surrogates(surrogates, suspicion)
 
 
 def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torch.Generator) -> Tensor:

@@ -45,6 +45,27 @@ def cosine_shift(features: Tensor, clean: Tensor) -> Tensor:
     return -F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
 
 
+def unnoticed(weight: float) -> Objective:
+    """Turn the features away as `cosine_shift` does, and pass for clean with a detector.
+
+    `function` gives features and the detector's logit (N,) that an image was attacked; the loss is less by `weight`
+    times the detector's cross-entropy for a clean one.
+    """
+
+    def objective(function: Function, x: Tensor) -> Loss:
+        with torch.no_grad():
+            clean, _ = function(x)
+
+        def loss(z: Tensor) -> Tensor:
+            features, logit = function(z)
+            turned = F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
+            return -turned - weight * F.softplus(logit)
+
+        return loss
+
+    return objective
+
+
 @_label_free
 def feature_distance(features: Tensor, clean: Tensor) -> Tensor:
     """Move the features away from the clean image's: their Euclidean distance, not below 0."""

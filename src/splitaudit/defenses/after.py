@@ -9,10 +9,11 @@ from torch import nn
 from splitaudit.defenses.adversarial_training import adversarial_training
 from splitaudit.defenses.after_settings import AfterDefense
 from splitaudit.defenses.fronted import Fronted
-from splitaudit.defenses.harden import harden
+from splitaudit.defenses.harden import harden, hardened_network
 from splitaudit.defenses.input_transform import Transform, unchanged
 from splitaudit.defenses.randomized_smoothing import Noise, learn_noise
 from splitaudit.defenses.view import DeliveredView, Trained
+from splitaudit.models import SplitModel
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Defense:
     """Over how many images that the front makes of one the model's prediction is a mean."""
     copies: Callable[[Any], int] = lambda _settings: 1
     """Over how many an attacker who knows of the front takes the mean of every gradient."""
+    network: Callable[[Any, Callable[[], SplitModel]], nn.Module] = lambda _settings, build: build().whole
+    """What `train` gives, untrained, for a file to be loaded into: from its settings and how to build the delivered
+    model."""
 
     def whole(self, model: nn.Module, settings: Any, seed: int) -> nn.Module:
         """The trained model behind its front: pixels to class scores, differentiable."""
@@ -39,7 +43,9 @@ class Defense:
 
 
 DEFENSES: dict[AfterDefense, Defense] = {
-    "harden": Defense("Stale-copy hardening", "SplitAudit; after Tramèr et al., ICLR 2018", harden),
+    "harden": Defense(
+        "Stale-copy hardening", "SplitAudit; after Tramèr et al., ICLR 2018", harden, network=hardened_network
+    ),
     "adversarial-training": Defense(
         "Adversarial training", "Madry et al., ICLR 2018; Zhang et al., ICML 2019", adversarial_training
     ),

@@ -42,6 +42,8 @@ class HardenConfig(FineTuningConfig):
     """Of crafting the adversarial images."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
+    gate: bool = True
+    """Leave to the delivered model what does not look attacked. Every prediction then takes both models."""
     rounds: PositiveInt = 1
     """After the first, images are also crafted on what the round before made of the model: a server may do the same.
     Every round has all its `epochs`."""

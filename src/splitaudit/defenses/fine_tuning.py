@@ -21,10 +21,14 @@ from splitaudit.learning.state import State
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
+WEAKEST = 0.3
+"""Share of an adversarial perturbation that is trained on at least."""
+
 
 @dataclass(frozen=True)
 class Share:
-    """What one party trains on: images, each in several variants that are cropped and mirrored alike."""
+    """What one party trains on: images, each in several variants that are cropped and mirrored alike, the clean one
+    first."""
 
     variants: Tensor
     """uint8 (n, V, C, H, W)."""
@@ -121,10 +125,20 @@ def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: to
     return F.cross_entropy(model(pixels.flatten(0, 1)), labels.repeat(len(pixels)))
 
 
-def labels_of_one(model: Learner, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of each image in one of its variants (V, N, C, H, W), chosen at random."""
-    chosen = torch.randint(len(pixels), (len(labels),), generator=generator)
-    return F.cross_entropy(model(pixels[chosen, torch.arange(len(labels))]), labels)
+def labels_of_attacked(model: Learner, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of each image in one of its adversarial variants, weakened."""
+    return F.cross_entropy(model(weakened(pixels, generator)), labels)
+
+
+def weakened(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the variants (V, N, C, H, W) but the first for each image, with a share of what it adds to the first.
+
+    Variant and share, from `WEAKEST` to 1, are drawn for each image: attackers may hold back.
+    """
+    variants, images = pixels.shape[:2]
+    chosen = torch.randint(1, variants, (images,), generator=generator)
+    share = torch.empty(images).uniform_(WEAKEST, 1, generator=generator).to(pixels.device)
+    return torch.lerp(pixels[0], pixels[chosen, torch.arange(images)], share.view(-1, 1, 1, 1))
 
 
 def model_bytes(model: nn.Module) -> int:

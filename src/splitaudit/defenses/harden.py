@@ -1,14 +1,15 @@
 """`harden`: the clients train the delivered model on, against adversarial images of their own stale copy.
 
 Whatever the server learned during the training is about the model as it was. The clients move away from it: they craft
-label-free adversarial images on the copy that the server knows its part of, and train the whole model on clean and
-adversarial images. Adversarial images of fixed models make for robustness against transferred attacks (ensemble
-adversarial training; Tramer et al., ICLR 2018). In every epoch each image is seen in one of its variants: the same work
-goes over more images than with all of them. What the stale copy says of a clean image softens its label, so that the
-new model stays near it where nobody attacks (Learning without Forgetting; Li & Hoiem, ECCV 2016).
+label-free adversarial images on the copy that the server knows its part of, and train the whole model on these,
+weakened to different degrees. Adversarial images of fixed models make for robustness against transferred attacks
+(ensemble adversarial training; Tramer et al., ICLR 2018). What the stale copy says of a clean image softens its label,
+so that the new model stays near it where nobody attacks (Learning without Forgetting; Li & Hoiem, ECCV 2016). A gate
+then leaves to the stale copy what does not look attacked (`gate`).
 """
 
 import time
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -20,8 +21,11 @@ from splitaudit.attacks.objectives import Function
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
-from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_one
+from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_attacked
+from splitaudit.defenses.gate import PASSES, Gated, told_apart
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
+from splitaudit.models import SplitModel
+from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
 
 
@@ -42,17 +46,23 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
         # Those of the stale copy, the second, stay: it is what every server has.
         variants = [torch.cat([old[:, :2], new.unsqueeze(1)], 1) for old, new in zip(variants, crafted, strict=True)]
         cost += Cost(time.perf_counter() - began, config.steps * sum(map(len, crafted)))
+        shares = [Share(each, wanted) for each, wanted in zip(variants, targets, strict=True)]
         cost += fine_tune(
-            hardened.whole,
-            [Share(each, wanted) for each, wanted in zip(variants, targets, strict=True)],
-            labels_of_one,
-            config,
-            view.training,
-            runtime,
-            f"harden {number}",
-            passes=1,
+            hardened.whole, shares, labels_of_attacked, config, view.training, runtime, f"harden {number}", passes=1
         )
-    return Trained(hardened.whole, cost)
+    if not config.gate:
+        return Trained(hardened.whole, cost)
+    with isolated_global_rng(runtime.seed, "gate"):
+        gated = Gated(deepcopy(view.model), hardened).eval().requires_grad_(False)
+    runtime.place(gated)
+    once = config.model_copy(update={"epochs": PASSES})
+    cost += fine_tune(gated.suspicion, shares, told_apart, once, view.training, runtime, "gate", passes=0)
+    return Trained(gated, cost)
+
+
+def hardened_network(config: HardenConfig, build: Callable[[], SplitModel]) -> nn.Module:
+    """A model of the kind that `harden` gives, untrained."""
+    return Gated(build(), build()) if config.gate else build().whole
 
 
 @torch.no_grad()

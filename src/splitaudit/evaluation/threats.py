@@ -1,17 +1,19 @@
 """What servers craft against clients that may defend themselves: before they know how, and where they guess it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
+from splitaudit.adversary.adaptive import Surrogates
 from splitaudit.attacks import RECIPES, Budget
 from splitaudit.attacks.gradients import averaged, variance_tuned
 from splitaudit.attacks.modifiers import MODIFIERS, Modifier
-from splitaudit.attacks.objectives import Function
+from splitaudit.attacks.objectives import Function, unnoticed
 from splitaudit.config import RunConfig
+from splitaudit.defenses.gate import Suspicion
 from splitaudit.evaluation.attack import Attack, configured, make_attack
 from splitaudit.evaluation.target import Target
 
@@ -20,6 +22,8 @@ Server = Literal["published", "aligned", "true-input", "adaptive"]
 
 FEWER = 5
 """Neighbours of variance tuning: a quarter of the published number, at a quarter of its cost."""
+EVASION = (0.02, 0.1)
+"""Weights of passing for clean, beside misleading the model."""
 MI, DI = MODIFIERS["mi"], MODIFIERS["di"]
 TUNED = replace(MODIFIERS["vt"], name=f"vt{FEWER}", wrap=partial(variance_tuned, neighbours=FEWER), gradients=1 + FEWER)
 
@@ -34,13 +38,10 @@ class Threat:
     attack: Attack
 
 
-def make_threats(
-    config: RunConfig, target: Target, budget: Budget, hardened: Mapping[str, tuple[nn.Module, nn.Module]]
-) -> Iterator[Threat]:
+def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: Surrogates | None) -> Iterator[Threat]:
     """Attacks on the target as it was delivered, or on what a server made of its part of it.
 
-    `hardened` are the adaptive server's own surrogates by name, shadow and server layers each. All attacks of a server
-    are to be taken together: it is credited with the best of them for each image.
+    All attacks of a server are to be taken together: it is credited with the best of them for each image.
     """
     shadows = {"published": target.shadow, "aligned": target.aligned, "true-input": target.model.F1}
     for server, name in ANCHORED.items():
@@ -49,7 +50,7 @@ def make_threats(
     if target.aligned is None:
         return
     stale = target.attacked(target.aligned, target.model.F2)
-    own = {name: target.attacked(*layers) for name, layers in hardened.items()}
+    own = {} if surrogates is None else {name: target.attacked(*layers) for name, layers in surrogates.hardened.items()}
     yield _adaptive(config, budget, [MI, DI], "stale", stale)
     if target.earlier:
         before = [target.attacked(target.aligned, layers) for layers in target.earlier]
@@ -61,6 +62,8 @@ def make_threats(
         first = next(iter(own))
         yield _adaptive(config, budget, [MI, TUNED], first, own[first])
         yield _adaptive(config, budget, [MI], "ensemble", _together(stale, *own.values()), long_steps=True)
+    if surrogates is not None and surrogates.suspicion is not None:
+        yield from _evading(config, budget, surrogates.suspicion)
 
 
 def threats_through(
@@ -90,6 +93,19 @@ def _adaptive(
         recipe = replace(recipe, step_size=lambda budget, _steps: budget.eps)
     name = "+".join(["sladv", *(modifier.name for modifier in modifiers)]) + f"@{through}"
     return Threat("adaptive", Attack(name, f"SLADV, adaptive: {through}", "server", function, recipe, budget))
+
+
+def _evading(config: RunConfig, budget: Budget, suspicion: Suspicion) -> Iterator[Threat]:
+    """Through the stale layers, past the server's own gate."""
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        (stale, _), logit = suspicion.look(x)
+        return stale, logit
+
+    for weight in EVASION:
+        threat = _adaptive(config, budget, [MI, DI], f"stale, past a gate ({weight:g})", function)
+        recipe = replace(threat.attack.recipe, objective=unnoticed(weight))
+        yield replace(threat, attack=replace(threat.attack, recipe=recipe))
 
 
 def _together(*functions: Function) -> Function:

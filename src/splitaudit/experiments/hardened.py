@@ -1,6 +1,7 @@
 """The model that a defence left, as files: safetensors that say what they are, and five lines that load them."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -60,16 +61,19 @@ def load_hardened(folder: Path) -> nn.Module:
         if config.module is not None:
             import_user_module(config.module, config.root)
         channels, height, width = json.loads(traits["image_shape"])
-        model = build_split_model(
+        build = partial(
+            build_split_model,
             config,
             num_classes=int(traits["classes"]),
             image_shape=(channels, height, width),
             mean=[0.0] * channels,
             std=[1.0] * channels,
             seed=0,
-        ).whole
-        model.load_state_dict(state)
+        )
         (name,) = defense.after
-        return DEFENSES[name].whole(model.eval(), defense.settings_of(name), int(traits["seed"]))
+        settings = defense.settings_of(name)
+        model = DEFENSES[name].network(settings, build)
+        model.load_state_dict(state)
+        return DEFENSES[name].whole(model.eval(), settings, int(traits["seed"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{folder} holds no model that `splitaudit defend` wrote: {error}") from None

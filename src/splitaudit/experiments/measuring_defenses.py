@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary import own_runtime
-from splitaudit.adversary.adaptive import ServerSide, hardened_surrogates
+from splitaudit.adversary.adaptive import ServerSide, make_surrogates
 from splitaudit.attacks import RECIPES
 from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
@@ -123,12 +123,12 @@ def set_up(config: RunConfig, target: Target, data: AuditData, training_seconds:
     assert config.defense is not None, "the config names defences"
     n = attacked_images(config, len(data.test))
     clean = measure_clean(target, data.test.subset(torch.arange(n)), batch_size, runtime)
-    hardened = {}
+    surrogates = None
     if target.aligned is not None:
         reporter.say("The adaptive server hardens its surrogates.")
         side = ServerSide(target.aligned, target.model.F2, data.attacker.images, config.training, own_runtime(runtime))
-        hardened = hardened_surrogates(side, budget, config.defense.harden, len(data.train.classes))
-    threats = make_threats(config, target, budget, hardened)
+        surrogates = make_surrogates(side, budget, config.defense.harden, len(data.train.classes))
+    threats = make_threats(config, target, budget, surrogates)
     crafted = craft_threats(threats, target, clean, batch_size, runtime, reporter.say)
     overall = accuracy_of(target.model.whole, data.test, batch_size, runtime)
     return Bench(config, target, data, training_seconds, overall, clean, crafted, reporter)

@@ -93,7 +93,8 @@ def align(
         final = solved
     else:
         raise ConfigError(
-            "alignment.candidates: one convolution does not explain the recording, and there is no other candidate."
+            "alignment.candidates: one convolution does not explain the recording, and there is no other candidate. "
+            "The training is kept: splitaudit attack RUN --set 'alignment.candidates=[linear, residual]' goes on."
         )
     chosen = min(final, key=lambda candidate: candidate.score)
     if not math.isfinite(chosen.score):
