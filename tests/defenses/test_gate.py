@@ -33,6 +33,16 @@ def test_the_gate_decides_which_model_speaks(parts: Parts) -> None:
             torch.testing.assert_close(gated(pixels).exp(), model.whole(pixels).softmax(1))
 
 
+def test_attacks_go_through_it_in_the_trainings_precision(parts: Parts) -> None:
+    """As a white box does, in bf16."""
+    gated = Gated(deepcopy(parts.model), deepcopy(parts.model)).eval().requires_grad_(False)
+    pixels = parts.runtime.pixels(parts.data.test.images[:4]).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        (gradient,) = torch.autograd.grad(gated(pixels).amax(1).sum(), pixels)
+    assert gradient.isfinite().all()
+    assert gradient.abs().sum() > 0
+
+
 def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> None:
     view = view_of(parts, HardenConfig(images=600, parties="alone"))
     (share,), model = view.shares, view.model

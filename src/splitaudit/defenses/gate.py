@@ -45,7 +45,7 @@ class Suspicion(nn.Module):
     def look(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """What the bodies make of the images, and the logit."""
         features = [body(images) for body in self._bodies]
-        logit: Tensor = self.gate(torch.cat([each.flatten(1) for each in features], 1).float()).squeeze(1)
+        logit: Tensor = self.gate(torch.cat([each.flatten(1) for each in features], 1)).float().squeeze(1)
         return features, logit
 
 
