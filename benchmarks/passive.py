@@ -3,7 +3,7 @@
 Passive servers return honest gradients, so they all end with the same model, and split training is training the whole
 model, so the depth of the cut changes nothing either. Each seed's model is therefore trained once, cut at depth1, with
 the activations at every depth recorded on the way, and published shadows (alpha = 0) of depth1 learning beside it:
-they take more than half of its time, and can be left out.
+they take about half of its time, and can be left out.
 
     python -m benchmarks.passive --out runs/passive --set data.root=FOLDER [--seeds 3] [--without-published] [CONFIG]
 """

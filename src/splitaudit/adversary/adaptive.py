@@ -72,8 +72,9 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         ("clusters", head, names, labels_of_all),
     ):
         surrogate = nn.Sequential(deepcopy(side.shadow), deepcopy(side.layers), nn.Flatten(), own_head)
-        share = Share(variants, targets)
-        fine_tune(surrogate, [share], loss, config, side.training, runtime, f"adaptive {name}", passes=2)
+        fine_tune(
+            surrogate, [Share(variants, targets)], loss, config, side.training, runtime, f"adaptive {name}", passes=2
+        )
         surrogates[name] = (surrogate[0], surrogate[1])
     if not config.gate:
         return Surrogates(surrogates, None)
@@ -82,7 +83,9 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         suspicion = Suspicion(bodies, features.shape[1]).eval()
     runtime.place(suspicion)
     config = config.model_copy(update={"epochs": PASSES})
-    fine_tune(suspicion, [share], told_apart, config, side.training, runtime, "adaptive gate", passes=0)
+    fine_tune(
+        suspicion, [Share(variants, names)], told_apart, config, side.training, runtime, "adaptive gate", passes=0
+    )
     return Surrogates(surrogates, suspicion)
 
 
