@@ -26,7 +26,6 @@ from splitaudit.adversary.recorder import Recorder
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import load_config, override_config
 from splitaudit.data import AuditData, load_audit_data
-from splitaudit.errors import ConfigError
 from splitaudit.experiments.parts import Parts, build
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
@@ -84,13 +83,14 @@ def train_once(config: RunConfig, folder: RunFolder, *, with_published: bool = T
 def load_passive(config: RunConfig, depth: str, source: str, images: int, folder: RunFolder) -> Passive:
     """What `train_once` left, seen by a server at this depth with so many images of this source."""
     config = at(config, depth, source, images)
+    if depth != "depth1":
+        # Those that were kept are of the server layers behind depth1.
+        config = resolve(override_config(config, ["adversary.snapshots=null"]))
     parts = build(config, lambda _text: None)
     parts.model.whole.load_state_dict(load_file(folder.path / "model.safetensors"))
     assert parts.adversary is not None
     server = {"recorder": load_file(folder.path / f"recording-{depth}.safetensors")}
     if config.adversary.snapshots is not None:
-        if depth != "depth1":
-            raise ConfigError(f"adversary.snapshots are of the server layers behind depth1, not {depth}.")
         server["snapshots"] = load_file(folder.path / "snapshots.safetensors")
     parts.adversary.load_state(join(**server))
     published, file = None, folder.path / f"published-{source}.safetensors"
