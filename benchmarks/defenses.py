@@ -3,29 +3,40 @@ defence, under the published, the aligned and the adaptive server, through the t
 
     python -m benchmarks.defenses --out runs/passive --json FILE --set data.root=FOLDER
         [--seeds 3] [--defenses harden harden-twice ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
+        [--aligned-also cifar10 fashion-mnist]
 
 Models are those of `benchmarks.passive`. The seconds of their training, which `share_of_training` divides by, include
 three published servers that learned beside it, and recorders at every depth: shares of a training alone are larger.
 Gradient evaluations, counted in images, have no such company.
 
 The adaptive server expects each variant of `harden` by its own settings; to other defences, `harden` as configured.
+What is crafted through layers aligned with images of other sources meets the same defended model.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import override_config
+from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.after_settings import AfterDefense, HardenConfig
-from splitaudit.evaluation.defense_result import DefenseResult
+from splitaudit.evaluation.attack import make_attack
+from splitaudit.evaluation.audit import make_budget
+from splitaudit.evaluation.defended import craft_threats, score_servers
+from splitaudit.evaluation.defense_result import DefenseResult, ServerResult
+from splitaudit.evaluation.threats import Threat
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.measuring_defenses import Bench, set_up
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
+from splitaudit.randomness import derive_seed
 from splitaudit.runtime import resolve
 
 VARIANTS: dict[str, tuple[AfterDefense, list[str]]] = {
@@ -67,14 +78,32 @@ def make_bench(passive: Passive, config: RunConfig, judged: int, tested: int, ca
     )
 
 
-def measure(bench: Bench, config: RunConfig, variant: str) -> DefenseResult:
-    """One variant of a defence, with its config, against what was crafted for it, or for one expected alike."""
+def measure(bench: Bench, config: RunConfig, variant: str) -> tuple[nn.Module, DefenseResult]:
+    """One variant of a defence, with its config, against what was crafted for it, or for one expected alike; and the
+    defended model."""
     config = config.model_copy(update={"evaluation": bench.config.evaluation})
-    _, result = replace(bench, config=config).measure(VARIANTS[variant][0], "")
-    return result.model_copy(update={"name": variant})
+    name, runtime = VARIANTS[variant][0], bench.target.runtime
+    trained, result = replace(bench, config=config).measure(name, "")
+    assert config.defense is not None, "a defence has settings"
+    whole = DEFENSES[name].whole(trained.model, config.defense.settings_of(name), derive_seed(runtime.seed, name))
+    return runtime.place(whole), result.model_copy(update={"name": variant})
 
 
-def describe(result: DefenseResult) -> str:
+def against_aligned(model: nn.Module, bench: Bench, passive: Passive, cache: Path) -> ServerResult:
+    """What the aligned server of another `passive` takes of a defended model."""
+    config, parts, reporter = bench.config, passive.parts, Reporter()
+    assert parts.adversary is not None
+    aligned, _ = obtain_aligned(
+        passive.config, parts.adversary, parts.model, parts.data, cache, parts.runtime, reporter
+    )
+    target, batch_size = replace(bench.target, aligned=aligned), config.evaluation.batch_size
+    threat = Threat("aligned", make_attack("aligned", config, target, make_budget(config, target.model)))
+    crafted = craft_threats([threat], target, bench.clean, batch_size, parts.runtime, reporter.say)
+    (result,) = score_servers(model, crafted, bench.clean, batch_size)
+    return result
+
+
+def describe(result: DefenseResult, others: Mapping[str, ServerResult]) -> str:
     """In a few lines."""
     lines = [
         f"{result.name}: clean {result.clean_before.accuracy:.1f} -> {result.clean.accuracy:.1f}, "
@@ -90,6 +119,8 @@ def describe(result: DefenseResult) -> str:
             f"recovered {recovered}%"
         )
         lines += [f"    {a.name:<40}{a.accuracy_before:6.1f} -> {a.accuracy:5.1f}" for a in server.attacks]
+    for source, server in others.items():
+        lines.append(f"  aligned, {source}: {server.accuracy_before:.1f} -> {server.accuracy:.1f}")
     lines += [f"  white box, {w.name} ({w.n}): {w.accuracy:.1f}" for w in result.white_box]
     return "\n".join(lines)
 
@@ -103,10 +134,11 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=0, help="test images of the clean accuracy; 0 for all")
     parser.add_argument("--source", default="tiny-imagenet", help="of the server's images")
     parser.add_argument("--images", type=int, default=4096, help="of the server")
+    parser.add_argument("--aligned-also", nargs="*", default=[], help="other sources, for the aligned server alone")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     options.overrides.append("defense.after=[]")
-    results: list[DefenseResult] = []
+    rows: list[dict[str, Any]] = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         config = passive_config(options, seed)
         folder = RunFolder(options.out / f"seed-{seed}")
@@ -118,9 +150,16 @@ def main() -> None:
             if expected(config) not in benches:
                 judged, tested = options.judged, options.tested
                 benches[expected(config)] = make_bench(passive, config, judged, tested, folder.path / "depth1")
-            results.append(measure(benches[expected(config)], config, variant))
-            print(f"seed {seed}, {describe(results[-1])}", flush=True)
-            options.json.write_text(json.dumps([json.loads(result.model_dump_json()) for result in results], indent=2))
+            bench = benches[expected(config)]
+            model, result = measure(bench, config, variant)
+            others = {}
+            for source in options.aligned_also:
+                other = load_passive(passive_config(options, seed), "depth1", source, options.images, folder)
+                others[source] = against_aligned(model, bench, other, folder.path / "depth1")
+            print(f"seed {seed}, {describe(result, others)}", flush=True)
+            also = {source: server.model_dump(mode="json") for source, server in others.items()}
+            rows.append({**result.model_dump(mode="json"), "aligned_also": also})
+            options.json.write_text(json.dumps(rows, indent=2))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from torch import Tensor
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free
-from splitaudit.defenses.fine_tuning import Share, fine_tune
-from splitaudit.defenses.gate import Gated, Suspicion, told_apart
+from splitaudit.defenses.fine_tuning import Share
+from splitaudit.defenses.gate import TELLING, Gated, Glimpse, Suspicion, rightly_said, told_apart
 from splitaudit.experiments.parts import Parts
 from tests.defenses.delivered import view_of
 
@@ -53,9 +53,10 @@ def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> N
     )
     gated = Gated(deepcopy(model), deepcopy(model)).eval().requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in gated.state_dict().items()}
-    config = HardenConfig(batch_size=16, epochs=4, learning_rate=0.05)
+    config = HardenConfig()
     variants = Share(torch.stack([share.images, crafted], 1), torch.zeros(len(crafted)))
-    fine_tune(gated.suspicion, [variants], told_apart, config, TrainingConfig(), parts.runtime, "gate", passes=0)
+    cost = gated.suspicion.learn([variants], told_apart, config, TrainingConfig(), parts.runtime, "gate")
+    assert cost.gradient_evaluations == 0
     changed = {name for name, tensor in gated.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if name.startswith("suspicion.")}
     with torch.no_grad():
@@ -66,21 +67,46 @@ def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> N
     assert float((found > 0).float().mean()) > 0.75
 
 
-def test_bodies_are_no_part_of_what_is_trained() -> None:
-    body = torch.nn.Linear(4, 3)
-    assert all(name.startswith("gate.") for name in Suspicion([body, body], 3).state_dict())
+def test_models_are_no_part_of_what_is_trained(parts: Parts) -> None:
+    model = deepcopy(parts.model)
+    glimpse = Glimpse(model.F1, model.F2, model.F3, model.cut_shape)
+    assert all(name.startswith("gate.") for name in Suspicion([glimpse, glimpse]).state_dict())
 
 
-@pytest.mark.parametrize("variants", [2, 3])
-def test_half_of_what_it_sees_is_clean(variants: int) -> None:
-    seen: list[Tensor] = []
+def test_what_is_seen_of_a_model(parts: Parts) -> None:
+    """Statistics begin at the cut, what the model says comes last, and each image is seen by itself."""
+    model, pixels = deepcopy(parts.model), parts.runtime.pixels(parts.data.test.images[:6])
+    model.whole.eval()
+    glimpse = Glimpse(model.F1, model.F2, model.F3, model.cut_shape)
+    with torch.no_grad():
+        o1, seen = model.F1(pixels), glimpse(pixels)
+        alone = glimpse(pixels[2:3])
+    torch.testing.assert_close(seen.features[:, : o1.shape[1]], o1.mean((2, 3)))
+    torch.testing.assert_close(seen.features[:, -seen.o2.flatten(1).shape[1] :], seen.o2.flatten(1))
+    torch.testing.assert_close(seen.said, model.whole(pixels).log_softmax(1))
+    torch.testing.assert_close(seen.o2, model.F2(o1))
+    assert glimpse.size == seen.features.shape[1] + seen.said.shape[1]
+    assert all(torch.allclose(one, all_[2:3], atol=1e-5) for one, all_ in zip(alone, seen, strict=True))
+    nothing_said = Glimpse(model.F1, model.F2, None, model.cut_shape)
+    assert nothing_said.size == glimpse.size - seen.said.shape[1]
 
-    def look(pixels: Tensor) -> Tensor:
-        seen.append(pixels)
-        return torch.zeros(len(pixels))
 
-    pixels = torch.zeros(variants, 400, 3, 4, 4)
-    pixels[1:] = 1
-    loss = told_apart(look, pixels, torch.zeros(400), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
-    assert float(loss) == pytest.approx(0.6931, abs=1e-3)  # of one that does not know
-    assert 160 < int((seen[0].amax((1, 2, 3)) > 0).sum()) < 240
+def test_the_mixture_is_to_say_the_right_class() -> None:
+    """Where one model is right, the gate is pulled to it, whatever it was told about attacks; where both are, only
+    that counts."""
+    right, wrong = torch.tensor([0.98, 0.01, 0.01]).log(), torch.tensor([0.01, 0.98, 0.01]).log()
+    labels = torch.tensor([[1.0, 0.0, 0.0]])
+
+    def pull(stale: Tensor, hardened: Tensor) -> Tensor:
+        """Of an image as it is, and attacked: how much the loss falls with the logit."""
+        logits = torch.zeros(2, requires_grad=True)
+        seen = torch.cat([torch.zeros(4), stale, hardened]).expand(2, 1, 10)
+        loss = rightly_said(lambda _seen: logits.unsqueeze(1), seen, labels, torch.Generator())  # type: ignore[arg-type]
+        (gradient,) = torch.autograd.grad(loss, logits)
+        return -gradient
+
+    assert (pull(right, wrong) < 0).all()
+    assert (pull(wrong, right) > 0).all()
+    as_it_is, attacked = pull(right, right)
+    assert float(as_it_is) == pytest.approx(-TELLING / 4)
+    assert float(attacked) == pytest.approx(TELLING / 4)

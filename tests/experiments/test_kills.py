@@ -22,17 +22,28 @@ TRAINED_LONGER = (*SMALL, "training.iterations=400", "training.augment=crop_flip
 PROXY = ("proxy.images=64", "proxy.iterations=10")
 
 
+def longer(folder: Path) -> list[str]:
+    """A run that trains for some seconds."""
+    return command("run", "demo", "--out", str(folder), overrides=TRAINED_LONGER)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that trains longer, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(longer(folder), check=True, capture_output=True, env=ENVIRONMENT)
+    return folder
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_killed_at_random_moments_of_training(tmp_path: Path, how: signal.Signals) -> None:
+def test_killed_at_random_moments_of_training(whole: Path, tmp_path: Path, how: signal.Signals) -> None:
     """Stopped again and again, the same command goes on and ends with the same bytes."""
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    commands = [command("run", "demo", "--out", str(folder), overrides=TRAINED_LONGER) for folder in (whole, stopped)]
-    subprocess.run(commands[0], check=True, capture_output=True, env=ENVIRONMENT)
+    stopped = tmp_path / "stopped"
     moments = random.Random(0)
     kills = 0
     for _ in range(3):
         process = subprocess.Popen(
-            commands[1],
+            longer(stopped),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=ENVIRONMENT,
@@ -45,7 +56,7 @@ def test_killed_at_random_moments_of_training(tmp_path: Path, how: signal.Signal
         kills += process.returncode != 0
         assert process.returncode in {0, -how, 130}, output.decode()
         assert b"Traceback" not in output, output.decode()
-    subprocess.run(commands[1], check=True, capture_output=True, env=ENVIRONMENT)
+    subprocess.run(longer(stopped), check=True, capture_output=True, env=ENVIRONMENT)
     assert kills > 0
     assert outcome(whole) == outcome(stopped)
 

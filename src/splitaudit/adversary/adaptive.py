@@ -16,7 +16,7 @@ from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
-from splitaudit.defenses.gate import PASSES, Suspicion, told_apart
+from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
 from splitaudit.defenses.harden import craft
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -78,14 +78,13 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         surrogates[name] = (surrogate[0], surrogate[1])
     if not config.gate:
         return Surrogates(surrogates, None)
-    bodies = [composed(runtime, *layers) for layers in ((side.shadow, side.layers), surrogates["features"])]
+    stale_and_hardened = ((side.shadow, side.layers), surrogates["features"])
+    with torch.no_grad():
+        cut_shape = side.shadow(runtime.pixels(images[:1])).shape[1:]
     with isolated_global_rng(runtime.seed, "adaptive gate"):
-        suspicion = Suspicion(bodies, features.shape[1]).eval()
+        suspicion = Suspicion([Glimpse(*layers, None, cut_shape) for layers in stale_and_hardened]).eval()
     runtime.place(suspicion)
-    config = config.model_copy(update={"epochs": PASSES})
-    fine_tune(
-        suspicion, [Share(variants, names)], told_apart, config, side.training, runtime, "adaptive gate", passes=0
-    )
+    suspicion.learn([Share(variants, names)], told_apart, config, side.training, runtime, "adaptive gate")
     return Surrogates(surrogates, suspicion)
 
 

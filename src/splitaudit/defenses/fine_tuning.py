@@ -28,10 +28,10 @@ WEAKEST = 0.3
 @dataclass(frozen=True)
 class Share:
     """What one party trains on: images, each in several variants that are cropped and mirrored alike, the clean one
-    first."""
+    first; or what else is known of each variant, as it is."""
 
     variants: Tensor
-    """uint8 (n, V, C, H, W)."""
+    """uint8 (n, V, C, H, W), or of a floating type (n, V, ...)."""
     targets: Tensor
     """(n, ...): labels, or what else the loss compares with."""
 
@@ -164,7 +164,9 @@ def _bytes_each(model: nn.Module, config: FineTuningConfig) -> int:
 
 
 def _pixels(variants: Tensor, training: TrainingConfig, runtime: Runtime, generator: torch.Generator) -> Tensor:
-    """A batch uint8 (N, V, C, H, W) as pixels (V, N, C, H, W), augmented as in the training."""
+    """A batch uint8 (N, V, C, H, W) as pixels (V, N, C, H, W), augmented as in the training; others in float32."""
+    if variants.is_floating_point():
+        return variants.transpose(0, 1).to(runtime.device, torch.float32)
     count, views = variants.shape[:2]
     stacked = variants.flatten(1, 2)
     if training.augment == "crop_flip":

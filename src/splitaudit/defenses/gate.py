@@ -2,39 +2,95 @@
 
 Hardening costs accuracy where nobody attacks, since one model has to serve clean and adversarial images. With a gate
 the clients keep the delivered model for what looks as it always did. Adversarial images are easily told by the features
-of the model that they were made for (Metzen et al., ICLR 2017); a model that withstands them has others.
+of the model that they were made for (Metzen et al., ICLR 2017); a model that withstands them has others. What is said
+is a mixture of two experts (Jacobs et al., Neural Computation 1991).
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from splitaudit.defenses.fine_tuning import Learner, weakened
+from splitaudit.config import TrainingConfig
+from splitaudit.defenses.after_settings import FineTuningConfig
+from splitaudit.defenses.crafting import BATCH
+from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, weakened
+from splitaudit.defenses.view import Cost
 from splitaudit.models import SplitModel
+from splitaudit.models.stages import Stages
+from splitaudit.randomness import derive_generator
+from splitaudit.runtime import Runtime
 
+STAGES = 4
+"""Of the server layers, that are looked at."""
 HIDDEN = 64
-PASSES = 2
-"""Over the images, to train the gate."""
+LEARNING = {"epochs": 8, "batch_size": 32, "learning_rate": 0.01}
+"""How the gate is trained, on what was seen once of each image, clean and attacked. It costs next to nothing."""
+TELLING = 0.1
+"""Weight of telling attacked images from clean ones, beside saying the right class: where both models agree, nothing
+else teaches the gate."""
+SURE = 1e-3
+"""Probability of the right class below which a mixture is wrong, and no more so."""
+STEADY = 1e-5
+"""Added to variances."""
+_LARGEST = torch.finfo(torch.float16).max
 
-Body = Callable[[Tensor], Tensor]
-"""Pixels (N, C, H, W) to features (N, ...)."""
+
+class Seen(NamedTuple):
+    """What a gate sees of one model."""
+
+    o2: Tensor
+    features: Tensor
+    """float32 (N, D)."""
+    said: Tensor
+    """Logarithms of probabilities, float32 (N, classes), or (N, 0)."""
+
+
+class Glimpse:
+    """What a gate sees of one model: statistics of channels at the cut and after some stages of the server layers, what
+    these end with, and what the output layers say, if there are any."""
+
+    def __init__(self, F1: nn.Module, F2: nn.Module, F3: nn.Module | None, cut_shape: Sequence[int]) -> None:
+        assert isinstance(F2, fx.GraphModule), "`cut` made the server layers"
+        stages = Stages(F2)
+        self._F1, self._F3 = F1, F3
+        self._tapped = stages.tap(list(dict.fromkeys([*stages.spread(STAGES), stages.names[-1]]))).eval()
+        anything = next(chain(F2.parameters(), F2.buffers()), torch.empty(0))
+        example = torch.zeros(1, *cut_shape, device=anything.device)
+        with torch.no_grad():
+            seen = self._behind(example)
+        self.size = seen.features.shape[1] + seen.said.shape[1]
+        """Numbers that are seen of an image."""
+
+    def __call__(self, images: Tensor) -> Seen:
+        """Of pixels (N, C, H, W)."""
+        return self._behind(self._F1(images))
+
+    def _behind(self, o1: Tensor) -> Seen:
+        *inner, o2 = self._tapped(o1)
+        statistics = [each for features in (o1, *inner) for each in _of_channels(features.float())]
+        said = o2.new_empty(len(o2), 0) if self._F3 is None else self._F3(o2).float().log_softmax(1)
+        return Seen(o2, torch.cat([*statistics, o2.float().flatten(1)], 1), said.float())
 
 
 class Suspicion(nn.Module):
-    """Pixels (N, C, H, W) to the logit (N,) that an image was made to mislead the first of two bodies.
+    """Pixels (N, C, H, W) to the logit (N,) that an image was made to mislead the first of the models glimpsed at.
 
-    What is trained is the gate alone; the bodies stay as they are, and are no part of the module.
+    What is trained is the gate alone; the models stay as they are, and are no part of the module.
     """
 
-    def __init__(self, bodies: Sequence[Body], features: int) -> None:
-        """Each of the bodies gives so many `features` of an image."""
+    def __init__(self, glimpses: Sequence[Glimpse]) -> None:
         super().__init__()
-        self._bodies = tuple(bodies)
+        self._glimpses = tuple(glimpses)
+        size = sum(glimpse.size for glimpse in glimpses)
         self.gate = nn.Sequential(
-            nn.BatchNorm1d(len(bodies) * features, affine=False),
-            nn.Linear(len(bodies) * features, HIDDEN),
+            # The mean of all batches, since a client alone may have few.
+            nn.BatchNorm1d(size, affine=False, momentum=None),
+            nn.Linear(size, HIDDEN),
             nn.ReLU(),
             nn.Linear(HIDDEN, 1),
         )
@@ -42,11 +98,44 @@ class Suspicion(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.look(images)[1]
 
-    def look(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the bodies make of the images, and the logit."""
-        features = [body(images) for body in self._bodies]
-        logit: Tensor = self.gate(torch.cat([each.flatten(1) for each in features], 1)).float().squeeze(1)
-        return features, logit
+    def look(self, images: Tensor) -> tuple[list[Seen], Tensor]:
+        """What is seen of each of the models, and the logit."""
+        seen = [glimpse(images) for glimpse in self._glimpses]
+        logit: Tensor = self.gate(_joined(seen)).float().squeeze(1)
+        return seen, logit
+
+    def learn(
+        self,
+        shares: Sequence[Share],
+        loss: Loss,
+        config: FineTuningConfig,
+        training: TrainingConfig,
+        runtime: Runtime,
+        name: str,
+    ) -> Cost:
+        """Train the gate by a loss of what is seen (2, N, D) of images as they are, and of these attacked.
+
+        `shares` are of images in several variants, the clean one first, and what the loss compares with. The models
+        look at each image twice; `config` says who takes part. It is in eval mode at the end.
+        """
+        began = time.perf_counter()
+        generator = derive_generator(runtime.seed, name, "seen")
+        seen = [Share(self._study(share.variants, runtime, generator), share.targets) for share in shares]
+        config = config.model_copy(update=LEARNING)
+        looked = Cost(time.perf_counter() - began)
+        return looked + fine_tune(self.gate, seen, loss, config, training, runtime, name, passes=0)
+
+    @torch.no_grad()
+    def _study(self, variants: Tensor, runtime: Runtime, generator: torch.Generator) -> Tensor:
+        """What is seen of images uint8 (n, V, C, H, W), the first variant and another, weakened: float16 (n, 2, D)."""
+        found = []
+        for batch in variants.split(BATCH):
+            pixels = runtime.pixels(batch.flatten(0, 1)).unflatten(0, batch.shape[:2]).transpose(0, 1)
+            both = torch.cat([pixels[0], weakened(pixels, generator)])
+            with runtime.autocast():
+                seen = _joined([glimpse(both) for glimpse in self._glimpses])
+            found.append(seen.clamp(-_LARGEST, _LARGEST).half().cpu().unflatten(0, (2, -1)).transpose(0, 1))
+        return torch.cat(found)
 
 
 class Gated(nn.Module):
@@ -57,20 +146,50 @@ class Gated(nn.Module):
 
     def __init__(self, stale: SplitModel, hardened: SplitModel) -> None:
         super().__init__()
-        bodies = [nn.Sequential(model.F1, model.F2) for model in (stale, hardened)]
-        self.bodies, self.heads = nn.ModuleList(bodies), nn.ModuleList([stale.F3, hardened.F3])
-        self.suspicion = Suspicion(bodies, torch.Size(stale.feature_shape).numel())
+        models = (stale, hardened)
+        self.bodies = nn.ModuleList(nn.Sequential(model.F1, model.F2) for model in models)
+        self.heads = nn.ModuleList(model.F3 for model in models)
+        self.suspicion = Suspicion([Glimpse(model.F1, model.F2, model.F3, model.cut_shape) for model in models])
 
     def forward(self, images: Tensor) -> Tensor:
-        features, suspicion = self.suspicion.look(images)
-        stale, hardened = (head(o2).float().softmax(1) for head, o2 in zip(self.heads, features, strict=True))
-        mixed = torch.lerp(stale, hardened, suspicion.sigmoid().unsqueeze(1))
+        seen, suspicion = self.suspicion.look(images)
+        stale, hardened = (each.said.exp() for each in seen)
+        mixed: Tensor = torch.lerp(stale, hardened, suspicion.sigmoid().unsqueeze(1))
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 
-def told_apart(model: Learner, pixels: Tensor, _targets: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of a `Suspicion`: every second image, at random, as it is, the others as one of their other
-    variants (V, N, C, H, W), weakened."""
-    attacked = (torch.rand(pixels.shape[1], generator=generator) < 0.5).to(pixels.device)
-    shown = torch.where(attacked.view(-1, 1, 1, 1), weakened(pixels, generator), pixels[0])
-    return F.binary_cross_entropy_with_logits(model(shown), attacked.float())
+def told_apart(gate: Learner, seen: Tensor, _targets: Tensor, _generator: torch.Generator) -> Tensor:
+    """Cross-entropy of telling what is seen (2, N, D) of images as they are from what is seen of them attacked."""
+    return _telling(_logits(gate, seen))
+
+
+def rightly_said(gate: Learner, seen: Tensor, labels: Tensor, _generator: torch.Generator) -> Tensor:
+    """Cross-entropy of the mixture with labels (N, classes), one-hot; what both models say is the end of what is seen
+    (2, N, D)."""
+    logits, classes = _logits(gate, seen), labels.shape[1]
+    said = seen[..., -2 * classes :].unflatten(2, (2, classes)).exp()
+    stale, hardened = (said * labels.unsqueeze(1)).sum(3).unbind(2)
+    right = torch.lerp(stale, hardened, logits.sigmoid())
+    loss: Tensor = TELLING * _telling(logits) - right.clamp_min(SURE).log().mean()
+    return loss
+
+
+def _joined(seen: Sequence[Seen]) -> Tensor:
+    return torch.cat([each.features for each in seen] + [each.said for each in seen], 1)
+
+
+def _logits(gate: Learner, seen: Tensor) -> Tensor:
+    logits: Tensor = gate(seen.flatten(0, 1)).unflatten(0, (2, -1)).squeeze(2)
+    return logits
+
+
+def _telling(logits: Tensor) -> Tensor:
+    """Of logits (2, N)."""
+    attacked = torch.tensor([0.0, 1.0]).to(logits).unsqueeze(1).expand_as(logits)
+    return F.binary_cross_entropy_with_logits(logits, attacked)
+
+
+def _of_channels(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel (N, C) over the places of features (N, C, ...)."""
+    places = features.flatten(2) if features.dim() > 2 else features.unsqueeze(2)
+    return places.mean(2), (places.var(2, correction=0) + STEADY).sqrt()

@@ -22,7 +22,7 @@ from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_attacked
-from splitaudit.defenses.gate import PASSES, Gated, told_apart
+from splitaudit.defenses.gate import Gated, rightly_said
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
 from splitaudit.models import SplitModel
 from splitaudit.randomness import isolated_global_rng
@@ -55,8 +55,11 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     with isolated_global_rng(runtime.seed, "gate"):
         gated = Gated(deepcopy(view.model), hardened).eval().requires_grad_(False)
     runtime.place(gated)
-    once = config.model_copy(update={"epochs": PASSES})
-    cost += fine_tune(gated.suspicion, shares, told_apart, once, view.training, runtime, "gate", passes=0)
+    labelled = [
+        Share(each, F.one_hot(labels_of(share), wanted.shape[1]).float())
+        for each, share, wanted in zip(variants, view.shares, targets, strict=True)
+    ]
+    cost += gated.suspicion.learn(labelled, rightly_said, config, view.training, runtime, "gate")
     return Trained(gated, cost)
 
 

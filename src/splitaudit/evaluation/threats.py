@@ -16,6 +16,7 @@ from splitaudit.config import RunConfig
 from splitaudit.defenses.gate import Suspicion
 from splitaudit.evaluation.attack import Attack, configured, make_attack
 from splitaudit.evaluation.target import Target
+from splitaudit.runtime import Runtime
 
 Server = Literal["published", "aligned", "true-input", "adaptive"]
 """As in the audit; `adaptive` expects that the clients harden the model. `true-input` is an oracle."""
@@ -63,7 +64,7 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
         yield _adaptive(config, budget, [MI, TUNED], first, own[first])
         yield _adaptive(config, budget, [MI], "ensemble", _together(stale, *own.values()), long_steps=True)
     if surrogates is not None and surrogates.suspicion is not None:
-        yield from _evading(config, budget, surrogates.suspicion)
+        yield from _evading(config, budget, surrogates.suspicion, target.runtime)
 
 
 def threats_through(
@@ -95,12 +96,13 @@ def _adaptive(
     return Threat("adaptive", Attack(name, f"SLADV, adaptive: {through}", "server", function, recipe, budget))
 
 
-def _evading(config: RunConfig, budget: Budget, suspicion: Suspicion) -> Iterator[Threat]:
+def _evading(config: RunConfig, budget: Budget, suspicion: Suspicion, runtime: Runtime) -> Iterator[Threat]:
     """Through the stale layers, past the server's own gate."""
 
     def function(x: Tensor) -> tuple[Tensor, ...]:
-        (stale, _), logit = suspicion.look(x)
-        return stale, logit
+        with runtime.autocast():
+            (stale, _), logit = suspicion.look(x)
+        return stale.o2.float(), logit
 
     for weight in EVASION:
         threat = _adaptive(config, budget, [MI, DI], f"stale, past a gate ({weight:g})", function)
