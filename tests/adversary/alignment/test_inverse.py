@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from splitaudit.adversary.alignment import inverse
 from splitaudit.adversary.alignment.inverse import _agreement, linear_inverse
 from splitaudit.adversary.moments import RunningMoments
 from tests.adversary.alignment.parts import input_layers, photographs
@@ -32,6 +33,29 @@ def test_pictures_show_the_images() -> None:
         seen[steps] = float(torch.corrcoef(torch.stack([pictures.flatten(), clients.flatten()]))[0, 1])
     assert seen[2] < seen[60] - 0.02
     assert seen[60] > 0.9
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_majority_of_negatives_is_found_out(sign: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the third moments of fine details: photographs as they are, of which others are the clients'."""
+    images = photographs(3).float() / 255
+    clients, own = images[:200], images[-200:]
+    mean, deviation = own.mean((0, 2, 3), keepdim=True), own.std((0, 2, 3), keepdim=True)
+    clients, own = (clients - mean) / deviation, (own - mean) / deviation
+
+    def all_of_one_sign(like: nn.Module, whitened: Tensor, *_rest: object) -> nn.Module:
+        """Each reads the images off their own pixels, or the negatives."""
+        reading = nn.Conv2d(whitened.shape[1], 3, 3, padding=1)
+        seen = whitened.transpose(0, 1).flatten(1)
+        exact = torch.linalg.lstsq(seen.mT, clients.transpose(0, 1).flatten(1).mT).solution
+        reading.weight.data.zero_()
+        reading.weight.data[:, :, 1, 1] = sign * exact.mT
+        reading.bias.data.zero_()
+        return reading
+
+    monkeypatch.setattr(inverse, "_reading", all_of_one_sign)
+    shown = linear_inverse(clients, own, 1, seed=0)(clients)
+    assert float(torch.corrcoef(torch.stack([shown.flatten(), clients.flatten()]))[0, 1]) > 0.99
 
 
 def test_negatives_are_outvoted() -> None:

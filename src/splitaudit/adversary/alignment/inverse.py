@@ -11,6 +11,7 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from splitaudit.adversary.alignment.patches import patch_distance
 from splitaudit.adversary.moments import LEAST, channel_rows
@@ -43,7 +44,9 @@ def linear_inverse(activations: Tensor, images: Tensor, steps: int, seed: int) -
     """The inverse that makes patches of pictures distributed as those of images; without gradients.
 
     It is the mean of `STARTS` maps, each fitted for so many steps, and turned to its negative where the others outvote
-    it: an average of pictures that err differently errs less. How small its distance became does not tell a good map.
+    it: an average of pictures that err differently errs less. How small its distance became does not tell a good map,
+    nor the majority a negative. That is told by fine details, of which more are dark in images than bright, or the
+    other way round: their third moments are like those of the images, or of negatives.
 
     `activations` (M, C, H, W) are standardised by channel, and so are `images` (N, colours, H, W), which are shrunk to
     the size of the activations: finer pictures are for `translation` to learn. All are on one device.
@@ -59,7 +62,12 @@ def linear_inverse(activations: Tensor, images: Tensor, steps: int, seed: int) -
         for name in inverse[1].state_dict()
     }
     inverse[1].load_state_dict(averaged)
-    return inverse.requires_grad_(False)
+    inverse.requires_grad_(False)
+    pictures = torch.cat([inverse[1](batch) for batch in whitened.split(BATCH)])
+    if (_skewness(pictures) * _skewness(images)).sum() < 0:
+        for parameter in inverse[1].parameters():
+            parameter.neg_()
+    return inverse
 
 
 @torch.enable_grad()
@@ -89,6 +97,14 @@ def _agreement(readings: Sequence[nn.Module], whitened: Tensor) -> Tensor:
     weights: Tensor = torch.linalg.eigh(torch.corrcoef(pictures).nan_to_num()).eigenvectors[:, -1]
     weights = weights / weights.abs().sum()
     return (weights if weights.sum() >= 0 else -weights).to(whitened.device)
+
+
+def _skewness(pictures: Tensor) -> Tensor:
+    """Third moments (colours, colours, colours) of fine details: of how pixels differ from those around them, less what
+    all pictures have in common there. Padding has no part in it."""
+    details = (pictures - F.avg_pool2d(pictures, 3, 1, 1))[..., 1:-1, 1:-1]
+    rows = (details - details.mean(0)).transpose(0, 1).flatten(1)
+    return torch.einsum("an,bn,cn->abc", rows, rows, rows) / rows.shape[1]
 
 
 def _draw(maps: Tensor, size: int, generator: torch.Generator) -> Tensor:
