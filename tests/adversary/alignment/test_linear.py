@@ -88,6 +88,14 @@ def test_what_no_attempt_fits_is_not_taken_for_one_convolution(name: str) -> Non
     assert found_in(input_layers(images, *WRONG[name]), images[:64]).finely < EXPLAINED
 
 
+@pytest.mark.parametrize(("kernel", "found_as"), [(5, 5), (7, None)])
+def test_smooth_images_do_not_make_a_kernel_of_a_smaller_side_certain(kernel: int, found_as: int | None) -> None:
+    """Enlarged photographs, in which a pixel is nearly what its neighbours are."""
+    images = nn.functional.interpolate(photographs(1)[:24].float(), scale_factor=2, mode="bilinear").round()
+    found = found_in(convolution(1, kernel, 16), images)
+    assert (found.kernel.shape[-1] if found.certain else None) == found_as
+
+
 def test_noise_on_activations_hides_no_convolution() -> None:
     """What is left unexplained then has no structure; what an activation leaves has."""
     images = photographs(1)[:64]
