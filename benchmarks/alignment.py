@@ -34,6 +34,7 @@ OBJECTIVES: Mapping[str, Mapping[str, float]] = {
     "moments+discriminator": {"moments": 1.0, "discriminator": 1.0},
     "translation": {"translation": 1.0},
     "moments+translation": {"moments": 0.1, "translation": 1.0},
+    "moments+translation+discriminator": {"moments": 0.1, "translation": 1.0, "discriminator": 0.1},
 }
 
 

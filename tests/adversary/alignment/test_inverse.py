@@ -18,26 +18,20 @@ def standardized(activations: Tensor) -> Tensor:
 
 
 def test_pictures_show_the_images() -> None:
-    """Whose activations they are of; the server's images are others. Hardly trained, they show less.
-
-    Darkened: images as often dark as bright could not be told from their negatives.
-    """
+    """Whose activations they are of; the server's images are others. Darkened: images as often dark as bright could not
+    be told from their negatives."""
     images = (photographs(1).float() / 255) ** 2
     clients, own = images[:400], images[-400:]
     layers = input_layers(photographs(1), nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU())
     activations = standardized(layers(clients))
     own = (own - own.mean()) / own.std()
-    seen = {}
-    for steps in (2, 60):
-        pictures = linear_inverse(activations, own, steps, seed=0)(activations)
-        seen[steps] = float(torch.corrcoef(torch.stack([pictures.flatten(), clients.flatten()]))[0, 1])
-    assert seen[2] < seen[60] - 0.02
-    assert seen[60] > 0.9
+    pictures = linear_inverse(activations, own, 60, seed=0)(activations)
+    assert float(torch.corrcoef(torch.stack([pictures.flatten(), clients.flatten()]))[0, 1]) > 0.9
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_majority_of_negatives_is_found_out(sign: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the third moments of fine details: photographs as they are, of which others are the clients'."""
+    """By the third moments of the outermost pixels: photographs as they are, of which others are the clients'."""
     images = photographs(3).float() / 255
     clients, own = images[:200], images[-200:]
     mean, deviation = own.mean((0, 2, 3), keepdim=True), own.std((0, 2, 3), keepdim=True)

@@ -45,8 +45,8 @@ def linear_inverse(activations: Tensor, images: Tensor, steps: int, seed: int) -
 
     It is the mean of `STARTS` maps, each fitted for so many steps, and turned to its negative where the others outvote
     it: an average of pictures that err differently errs less. How small its distance became does not tell a good map,
-    nor the majority a negative. That is told by fine details, of which more are dark in images than bright, or the
-    other way round: their third moments are like those of the images, or of negatives.
+    nor the majority a negative. That is told by the outermost pixels: there their third moments are like those of the
+    images or of their negatives, and further in they may be like either.
 
     `activations` (M, C, H, W) are standardised by channel, and so are `images` (N, colours, H, W), which are shrunk to
     the size of the activations: finer pictures are for `translation` to learn. All are on one device.
@@ -100,10 +100,11 @@ def _agreement(readings: Sequence[nn.Module], whitened: Tensor) -> Tensor:
 
 
 def _skewness(pictures: Tensor) -> Tensor:
-    """Third moments (colours, colours, colours) of fine details: of how pixels differ from those around them, less what
-    all pictures have in common there. Padding has no part in it."""
-    details = (pictures - F.avg_pool2d(pictures, 3, 1, 1))[..., 1:-1, 1:-1]
-    rows = (details - details.mean(0)).transpose(0, 1).flatten(1)
+    """Third moments (colours, colours, colours) of the outermost pixels, less what all pictures share there."""
+    inside = F.pad(torch.ones_like(pictures[0, 0, 1:-1, 1:-1]), (1, 1, 1, 1)).bool()
+    outermost = pictures[..., ~inside]
+    rows = (outermost - outermost.mean(0)).transpose(0, 1).flatten(1)
+    rows = rows - rows.mean(1, keepdim=True)
     return torch.einsum("an,bn,cn->abc", rows, rows, rows) / rows.shape[1]
 
 
