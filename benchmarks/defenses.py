@@ -29,7 +29,7 @@ from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.after_settings import AfterDefense, HardenConfig
 from splitaudit.evaluation.attack import make_attack
 from splitaudit.evaluation.audit import make_budget
-from splitaudit.evaluation.defended import craft_threats, score_servers
+from splitaudit.evaluation.defended import Crafted, craft_threats, score_servers
 from splitaudit.evaluation.defense_result import DefenseResult, ServerResult
 from splitaudit.evaluation.threats import Threat
 from splitaudit.experiments.alignment import obtain_aligned
@@ -89,18 +89,16 @@ def measure(bench: Bench, config: RunConfig, variant: str) -> tuple[nn.Module, D
     return runtime.place(whole), result.model_copy(update={"name": variant})
 
 
-def against_aligned(model: nn.Module, bench: Bench, passive: Passive, cache: Path) -> ServerResult:
-    """What the aligned server of another `passive` takes of a defended model."""
+def craft_aligned(bench: Bench, passive: Passive, cache: Path) -> list[Crafted]:
+    """What the aligned server of another `passive` crafts of the same images."""
     config, parts, reporter = bench.config, passive.parts, Reporter()
     assert parts.adversary is not None
     aligned, _ = obtain_aligned(
         passive.config, parts.adversary, parts.model, parts.data, cache, parts.runtime, reporter
     )
-    target, batch_size = replace(bench.target, aligned=aligned), config.evaluation.batch_size
+    target = replace(bench.target, aligned=aligned)
     threat = Threat("aligned", make_attack("aligned", config, target, make_budget(config, target.model)))
-    crafted = craft_threats([threat], target, bench.clean, batch_size, parts.runtime, reporter.say)
-    (result,) = score_servers(model, crafted, bench.clean, batch_size)
-    return result
+    return craft_threats([threat], target, bench.clean, config.evaluation.batch_size, parts.runtime, reporter.say)
 
 
 def describe(result: DefenseResult, others: Mapping[str, ServerResult]) -> str:
@@ -145,6 +143,7 @@ def main() -> None:
         train_once(config, folder)
         passive = load_passive(config, "depth1", options.source, options.images, folder)
         benches: dict[HardenConfig, Bench] = {}
+        others: dict[str, list[Crafted]] = {}
         for variant in options.defenses:
             config = varied(passive.config, variant)
             if expected(config) not in benches:
@@ -152,12 +151,13 @@ def main() -> None:
                 benches[expected(config)] = make_bench(passive, config, judged, tested, folder.path / "depth1")
             bench = benches[expected(config)]
             model, result = measure(bench, config, variant)
-            others = {}
-            for source in options.aligned_also:
+            for source in options.aligned_also if not others else ():
                 other = load_passive(passive_config(options, seed), "depth1", source, options.images, folder)
-                others[source] = against_aligned(model, bench, other, folder.path / "depth1")
-            print(f"seed {seed}, {describe(result, others)}", flush=True)
-            also = {source: server.model_dump(mode="json") for source, server in others.items()}
+                others[source] = craft_aligned(bench, other, folder.path / "depth1")
+            batch_size = bench.config.evaluation.batch_size
+            found = {s: score_servers(model, crafted, bench.clean, batch_size)[0] for s, crafted in others.items()}
+            print(f"seed {seed}, {describe(result, found)}", flush=True)
+            also = {source: server.model_dump(mode="json") for source, server in found.items()}
             rows.append({**result.model_dump(mode="json"), "aligned_also": also})
             options.json.write_text(json.dumps(rows, indent=2))
 

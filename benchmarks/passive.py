@@ -81,7 +81,10 @@ def train_once(config: RunConfig, folder: RunFolder, *, with_published: bool = T
 
 
 def load_passive(config: RunConfig, depth: str, source: str, images: int, folder: RunFolder) -> Passive:
-    """What `train_once` left, seen by a server at this depth with so many images of this source."""
+    """What `train_once` left, seen by a server at this depth with so many images of this source.
+
+    Behind depth1 it has no snapshots, and the config says so.
+    """
     config = at(config, depth, source, images)
     if depth != "depth1":
         # Those that were kept are of the server layers behind depth1.

@@ -1,17 +1,23 @@
 """The gate: what it lets through, what it learns, and that it learns nothing else."""
 
+from collections import OrderedDict
 from copy import deepcopy
+from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from splitaudit.config import TrainingConfig
-from splitaudit.defenses.after_settings import HardenConfig
+from splitaudit.config import ModelConfig, TrainingConfig
+from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import TELLING, Gated, Glimpse, Suspicion, rightly_said, told_apart
+from splitaudit.defenses.gate import STAGES, TELLING, Gated, Glimpse, Seen, Suspicion, _joined, rightly_said, told_apart
 from splitaudit.experiments.parts import Parts
+from splitaudit.models import SplitModel, cut
+from splitaudit.models.split import build_split_model
+from splitaudit.models.stages import Stages
+from splitaudit.runtime import Runtime
 from tests.defenses.delivered import view_of
 
 
@@ -81,8 +87,17 @@ def test_what_is_seen_of_a_model(parts: Parts) -> None:
     with torch.no_grad():
         o1, seen = model.F1(pixels), glimpse(pixels)
         alone = glimpse(pixels[2:3])
-    torch.testing.assert_close(seen.features[:, : o1.shape[1]], o1.mean((2, 3)))
-    torch.testing.assert_close(seen.features[:, -seen.o2.flatten(1).shape[1] :], seen.o2.flatten(1))
+    channels, inner = o1.shape[1], Stages(model.F2).spread(STAGES)[0]
+    first = Stages(model.F2).tap([inner]).eval()(o1)[0]
+    expected = [each for maps in (o1, first) for each in (maps.mean((2, 3)), maps.std((2, 3), correction=0))]
+    torch.testing.assert_close(
+        seen.features[:, : 2 * (channels + first.shape[1])], torch.cat(expected, 1), atol=1e-2, rtol=1e-2
+    )
+    assert seen.o2.dim() == 2
+    torch.testing.assert_close(seen.features[:, -seen.o2.shape[1] :], seen.o2)
+    both = glimpse(pixels.flip(3))
+    classes = seen.said.shape[1]
+    torch.testing.assert_close(_joined([seen, both])[:, -2 * classes :], torch.cat([seen.said, both.said], 1))
     torch.testing.assert_close(seen.said, model.whole(pixels).log_softmax(1))
     torch.testing.assert_close(seen.o2, model.F2(o1))
     assert glimpse.size == seen.features.shape[1] + seen.said.shape[1]
@@ -110,3 +125,79 @@ def test_the_mixture_is_to_say_the_right_class() -> None:
     as_it_is, attacked = pull(right, right)
     assert float(as_it_is) == pytest.approx(-TELLING / 4)
     assert float(attacked) == pytest.approx(TELLING / 4)
+
+
+@dataclass
+class Pixels:
+    """Sees an image's pixels, and no model."""
+
+    size: int
+
+    def __call__(self, images: Tensor) -> Seen:
+        return Seen(images, images.flatten(1), images.new_empty(len(images), 0))
+
+
+@pytest.mark.parametrize("parties", ["in-turn", "averaged"])
+def test_clients_whose_images_differ_make_one_gate(parties: Parties) -> None:
+    """Each client's images have a brightness of their own, which varies more than what an attack changes; and the
+    training has no momentum."""
+    generator = torch.Generator().manual_seed(0)
+    shares = []
+    for client in range(10):
+        images = 20 * client + 20 + 6 * torch.randn(200, 1, 3, 3, generator=generator)
+        attacked = images.clone()
+        attacked[..., 0, 0] += 25
+        variants = torch.stack([images, attacked], 1).clamp(0, 255).round().byte()
+        shares.append(Share(variants, torch.zeros(200)))
+    suspicion = Suspicion([Pixels(9)])  # type: ignore[list-item]
+    config, training = HardenConfig(parties=parties), TrainingConfig(momentum=0.0)
+    runtime = Runtime(torch.device("cpu"), "float32", 0)
+    suspicion.learn(shares, told_apart, config, training, runtime, "gate")
+    clean, found = (torch.cat([share.variants[:, which] for share in shares]) / 255 for which in (0, 1))
+    with torch.no_grad():
+        assert float((suspicion(clean) < 0).float().mean()) > 0.85
+        assert float((suspicion(found) > 0).float().mean()) > 0.85
+
+
+def test_models_that_were_built_for_a_file_to_be_loaded_into() -> None:
+    """In train mode, with BatchNorm behind the server layers: making the gate leaves its statistics alone."""
+    config = ModelConfig(name="resnet9", width=8, input_end="depth1", server_end="layer2")
+    models = [
+        build_split_model(config, num_classes=10, image_shape=(1, 8, 8), mean=[0.5], std=[0.5], seed=seed)
+        for seed in (0, 1)
+    ]
+    before = [{name: tensor.clone() for name, tensor in model.whole.state_dict().items()} for model in models]
+    gated = Gated(*models).eval()
+    for model, state in zip(models, before, strict=True):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in model.whole.state_dict().items())
+    pixels = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    again = Gated(*deepcopy(models[::-1])).eval()
+    again.load_state_dict(gated.state_dict())
+    assert torch.equal(again(pixels), gated(pixels))
+
+
+def test_server_layers_without_parameters_and_with_a_buffer_of_their_own() -> None:
+    """To whatever device the model is moved, all of it is."""
+
+    class Offset(nn.Module):
+        offset: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("offset", torch.ones(4, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.offset
+
+    layers = OrderedDict(
+        begin=nn.Conv2d(1, 4, 3, padding=1),
+        relu=nn.ReLU(),
+        offset=Offset(),
+        flatten=nn.Flatten(),
+        end=nn.Linear(256, 3),
+    )
+    whole = nn.Sequential(layers)
+    split = cut(whole, input_end="begin", server_end="flatten")
+    model = SplitModel(split.F1, split.F2, split.F3, whole, (4, 8, 8), (256,))
+    gated = Gated(model, deepcopy(model)).eval().to("meta")
+    assert gated(torch.zeros(2, 1, 8, 8, device="meta")).is_meta

@@ -37,7 +37,8 @@ class Share:
 
 
 class Learner:
-    """The model as a loss sees it: pixels (N, C, H, W) to float32, in the training's precision."""
+    """The model as a loss sees it: pixels (N, C, H, W), or what else it is trained on, to float32, in the training's
+    precision."""
 
     def __init__(self, layers: TrainedLayers, iteration: int) -> None:
         self._layers, self._iteration = layers, iteration
@@ -56,7 +57,8 @@ class Learner:
 
 
 Loss = Callable[[Learner, Tensor, Tensor, torch.Generator], Tensor]
-"""From the model, pixels (V, N, C, H, W), targets (N, ...) and a generator to a scalar."""
+"""From the model, pixels (V, N, C, H, W) or what else is known of the variants (V, N, ...), targets (N, ...) and a
+generator to a scalar."""
 
 
 def fine_tune(

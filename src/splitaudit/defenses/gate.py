@@ -6,6 +6,7 @@ of the model that they were made for (Metzen et al., ICLR 2017); a model that wi
 is a mixture of two experts (Jacobs et al., Neural Computation 1991).
 """
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import chain
@@ -26,10 +27,12 @@ from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
 STAGES = 4
-"""Of the server layers, that are looked at."""
+"""Of the server layers, that are looked at, the end included."""
 HIDDEN = 64
-LEARNING = {"epochs": 8, "batch_size": 32, "learning_rate": 0.01}
-"""How the gate is trained, on what was seen once of each image, clean and attacked. It costs next to nothing."""
+BATCH_SIZE, LEARNING_RATE, MOMENTUM = 32, 0.01, 0.9
+EPOCHS, FEWEST_STEPS = 8, 1000
+"""Of training the gate, on what was seen once of each image, clean and attacked: as many epochs as so many steps take,
+if that is more. It costs next to nothing."""
 TELLING = 0.1
 """Weight of telling attacked images from clean ones, beside saying the right class: where both models agree, nothing
 else teaches the gate."""
@@ -51,18 +54,18 @@ class Seen(NamedTuple):
 
 
 class Glimpse:
-    """What a gate sees of one model: statistics of channels at the cut and after some stages of the server layers, what
-    these end with, and what the output layers say, if there are any."""
+    """What a gate sees of one model: the channels at the cut and after some stages of the server layers, their end
+    included, and what the output layers say, if there are any. The model is in eval mode from now on."""
 
     def __init__(self, F1: nn.Module, F2: nn.Module, F3: nn.Module | None, cut_shape: Sequence[int]) -> None:
         assert isinstance(F2, fx.GraphModule), "`cut` made the server layers"
         stages = Stages(F2)
-        self._F1, self._F3 = F1, F3
-        self._tapped = stages.tap(list(dict.fromkeys([*stages.spread(STAGES), stages.names[-1]]))).eval()
-        anything = next(chain(F2.parameters(), F2.buffers()), torch.empty(0))
-        example = torch.zeros(1, *cut_shape, device=anything.device)
+        self._F1, self._F3 = F1.eval(), None if F3 is None else F3.eval()
+        self.layers = stages.tap(stages.spread(STAGES)).eval()
+        """The server layers, giving what is looked at, `o2` last."""
+        held = chain(F1.parameters(), F1.buffers(), F2.parameters(), F2.buffers(), [torch.empty(0)])
         with torch.no_grad():
-            seen = self._behind(example)
+            seen = self._behind(torch.zeros(1, *cut_shape, device=next(held).device))
         self.size = seen.features.shape[1] + seen.said.shape[1]
         """Numbers that are seen of an image."""
 
@@ -71,10 +74,33 @@ class Glimpse:
         return self._behind(self._F1(images))
 
     def _behind(self, o1: Tensor) -> Seen:
-        *inner, o2 = self._tapped(o1)
-        statistics = [each for features in (o1, *inner) for each in _of_channels(features.float())]
+        found = self.layers(o1)
+        o2 = found[-1]
         said = o2.new_empty(len(o2), 0) if self._F3 is None else self._F3(o2).float().log_softmax(1)
-        return Seen(o2, torch.cat([*statistics, o2.float().flatten(1)], 1), said.float())
+        return Seen(o2, torch.cat([_of_channels(each.float()) for each in (o1, *found)], 1), said.float())
+
+
+class Standardize(nn.Module):
+    """Numbers (N, D) in the deviations of those that `fit` was given, about their means."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return (seen - self.mean) / self.std
+
+    def fit(self, parts: Sequence[Tensor]) -> None:
+        """To all the rows of parts (n, D): sums of them and of their squares are all that a party tells of its own."""
+        count = sum(map(len, parts))
+        mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / count
+        squares = torch.stack([(part.double() - mean).square().sum(0) for part in parts]).sum(0)
+        self.mean.copy_(mean)
+        self.std.copy_((squares / count + STEADY).sqrt())
 
 
 class Suspicion(nn.Module):
@@ -87,13 +113,7 @@ class Suspicion(nn.Module):
         super().__init__()
         self._glimpses = tuple(glimpses)
         size = sum(glimpse.size for glimpse in glimpses)
-        self.gate = nn.Sequential(
-            # The mean of all batches, since a client alone may have few.
-            nn.BatchNorm1d(size, affine=False, momentum=None),
-            nn.Linear(size, HIDDEN),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, 1),
-        )
+        self.gate = nn.Sequential(Standardize(size), nn.Linear(size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.look(images)[1]
@@ -115,14 +135,21 @@ class Suspicion(nn.Module):
     ) -> Cost:
         """Train the gate by a loss of what is seen (2, N, D) of images as they are, and of these attacked.
 
-        `shares` are of images in several variants, the clean one first, and what the loss compares with. The models
-        look at each image twice; `config` says who takes part. It is in eval mode at the end.
+        `shares` are of images in several variants, the clean one first, and of what the loss compares with. The models
+        look at each image twice; `config.parties` says how the shares take part. It is in eval mode at the end.
         """
         began = time.perf_counter()
         generator = derive_generator(runtime.seed, name, "seen")
         seen = [Share(self._study(share.variants, runtime, generator), share.targets) for share in shares]
-        config = config.model_copy(update=LEARNING)
+        standardize = self.gate[0]
+        assert isinstance(standardize, Standardize)
+        standardize.fit([share.variants.flatten(0, 1) for share in seen])
         looked = Cost(time.perf_counter() - began)
+        batches = [max(1, len(share.targets) // BATCH_SIZE) for share in shares]
+        in_an_epoch = max(batches) if config.parties == "averaged" else sum(batches)
+        epochs = max(EPOCHS, math.ceil(FEWEST_STEPS / in_an_epoch))
+        config = config.model_copy(update={"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE})
+        training = training.model_copy(update={"momentum": MOMENTUM, "nesterov": True})
         return looked + fine_tune(self.gate, seen, loss, config, training, runtime, name, passes=0)
 
     @torch.no_grad()
@@ -134,7 +161,7 @@ class Suspicion(nn.Module):
             both = torch.cat([pixels[0], weakened(pixels, generator)])
             with runtime.autocast():
                 seen = _joined([glimpse(both) for glimpse in self._glimpses])
-            found.append(seen.clamp(-_LARGEST, _LARGEST).half().cpu().unflatten(0, (2, -1)).transpose(0, 1))
+            found.append(seen.half().cpu().unflatten(0, (2, -1)).transpose(0, 1))
         return torch.cat(found)
 
 
@@ -147,9 +174,13 @@ class Gated(nn.Module):
     def __init__(self, stale: SplitModel, hardened: SplitModel) -> None:
         super().__init__()
         models = (stale, hardened)
-        self.bodies = nn.ModuleList(nn.Sequential(model.F1, model.F2) for model in models)
+        glimpses = [Glimpse(model.F1, model.F2, model.F3, model.cut_shape) for model in models]
+        # The layers that are called, not those that they were made from: a buffer may be another's copy.
+        self.bodies = nn.ModuleList(
+            nn.Sequential(model.F1, glimpse.layers) for model, glimpse in zip(models, glimpses, strict=True)
+        )
         self.heads = nn.ModuleList(model.F3 for model in models)
-        self.suspicion = Suspicion([Glimpse(model.F1, model.F2, model.F3, model.cut_shape) for model in models])
+        self.suspicion = Suspicion(glimpses)
 
     def forward(self, images: Tensor) -> Tensor:
         seen, suspicion = self.suspicion.look(images)
@@ -175,7 +206,9 @@ def rightly_said(gate: Learner, seen: Tensor, labels: Tensor, _generator: torch.
 
 
 def _joined(seen: Sequence[Seen]) -> Tensor:
-    return torch.cat([each.features for each in seen] + [each.said for each in seen], 1)
+    """What is seen of all models (N, D), what they say last, as far as half precision goes."""
+    joined = torch.cat([each.features for each in seen] + [each.said for each in seen], 1)
+    return joined.clamp(-_LARGEST, _LARGEST)
 
 
 def _logits(gate: Learner, seen: Tensor) -> Tensor:
@@ -189,7 +222,9 @@ def _telling(logits: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, attacked)
 
 
-def _of_channels(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel (N, C) over the places of features (N, C, ...)."""
-    places = features.flatten(2) if features.dim() > 2 else features.unsqueeze(2)
-    return places.mean(2), (places.var(2, correction=0) + STEADY).sqrt()
+def _of_channels(features: Tensor) -> Tensor:
+    """Mean and deviation of each channel over the places of features (N, C, ...), as (N, 2 C); vectors themselves."""
+    if features.dim() == 2:
+        return features
+    places = features.flatten(2)
+    return torch.cat([places.mean(2), (places.var(2, correction=0) + STEADY).sqrt()], 1)

@@ -11,7 +11,6 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from splitaudit.adversary.alignment.patches import patch_distance
 from splitaudit.adversary.moments import LEAST, channel_rows
@@ -101,8 +100,9 @@ def _agreement(readings: Sequence[nn.Module], whitened: Tensor) -> Tensor:
 
 def _skewness(pictures: Tensor) -> Tensor:
     """Third moments (colours, colours, colours) of the outermost pixels, less what all pictures share there."""
-    inside = F.pad(torch.ones_like(pictures[0, 0, 1:-1, 1:-1]), (1, 1, 1, 1)).bool()
-    outermost = pictures[..., ~inside]
+    outer = torch.ones(pictures.shape[2:], dtype=torch.bool, device=pictures.device)
+    outer[1:-1, 1:-1] = False
+    outermost = pictures[..., outer]
     rows = (outermost - outermost.mean(0)).transpose(0, 1).flatten(1)
     rows = rows - rows.mean(1, keepdim=True)
     return torch.einsum("an,bn,cn->abc", rows, rows, rows) / rows.shape[1]
