@@ -1,6 +1,7 @@
 """Aligning: which candidates are fitted for how long, what is refused, and that it works for every model and cut."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -170,6 +171,23 @@ def test_a_convolution_that_nearly_explains_is_one_candidate(
     assert found.chosen.shape == chosen
     assert [candidate.shape for candidate in found.candidates] == ["linear", "single", "residual"]
     assert aligned(nearly, "linear")[0].chosen.shape == "linear"
+
+
+def test_a_convolution_that_explains_details_alone_is_one_candidate(
+    linear: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As was found in a training that a tampering server had ruined."""
+    module = importlib.import_module("splitaudit.adversary.alignment.align")
+    real = module.identify
+
+    def details_alone(*arguments: object) -> object:
+        return replace(real(*arguments), explained=0.9)
+
+    monkeypatch.setattr(module, "identify", details_alone)
+    both, _ = aligned(linear, "linear", "single", objectives=MOMENTS, steps=4)
+    assert {candidate.shape for candidate in both.candidates} == {"linear", "single"}
+    alone, _ = aligned(linear, "linear")
+    assert alone.chosen.shape == "linear"
 
 
 def test_scores_that_are_none_at_all(halved: Recording, monkeypatch: pytest.MonkeyPatch) -> None:

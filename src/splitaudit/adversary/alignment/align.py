@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.fitting import Fit
-from splitaudit.adversary.alignment.linear import NEARLY, Identified, identify, solve
+from splitaudit.adversary.alignment.linear import Identified, identify, solve
 from splitaudit.adversary.recorder import Recording
 from splitaudit.config import AlignmentConfig
 from splitaudit.errors import ConfigError
@@ -125,7 +125,7 @@ def _linear(evidence: Evidence) -> tuple[list[Candidate], Identified | None]:
     if evidence.images.shape[2:] != evidence.activations.shape[2:]:
         return [], None
     found = identify(evidence.activations, evidence.images.shape[1], evidence.batch)
-    if found is None or not found.explained >= NEARLY:
+    if found is None or not found.worth_trying:
         return [], found
     shadow = solve(found, evidence)
     seconds = time.perf_counter() - began

@@ -74,7 +74,12 @@ class Identified:
     @property
     def certain(self) -> bool:
         """Whether the clients' layers count as this convolution, whatever else might be tried."""
-        return self.finely >= EXPLAINED or (self.explained >= NEARLY and self.structure < NOISE)
+        return self.explained >= NEARLY and (self.finely >= EXPLAINED or self.structure < NOISE)
+
+    @property
+    def worth_trying(self) -> bool:
+        """Whether it is a candidate, beside shapes that are fitted unless it is certain."""
+        return self.explained >= NEARLY or self.finely >= EXPLAINED
 
 
 def identify(activations: Tensor, colours: int, batch: int) -> Identified | None:
