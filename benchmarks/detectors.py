@@ -1,13 +1,14 @@
 """What clients can notice of their server: detectors, all listening to the same trainings, honest and tampered with.
 
     python -m benchmarks.detectors --json runs/detectors.json [--seeds 3] [--honest 20] [--share 0.25] [--set a.b=value]
-        [--servers mse:1 hijack ...] [--detectors faint-steps ...] [CONFIG]
+        [--servers mse:1 hijack ...] [--detectors faint-steps ...] [--until-alarm] [CONFIG]
 
-Each training ends after `--share` of its iterations, by when a detection must have come. Detectors that change what
-is sent have trainings of their own, the others share theirs. Each training calibrates itself, on one client's images:
-no other seed has a part in its thresholds. Cost is CPU time in the detector over that of the rest of the step, within
-the same training. What the JSON file has already is not computed again; rows of another config or share stay in it, and
-out of the table.
+Each training ends after `--share` of its iterations, by when a detection must have come; with `--until-alarm`, when all
+that look on have raised theirs, so that scores are at least what is told. Detectors that change what is sent have
+trainings of their own, the others share theirs. Each training is calibrated on the first client's images, as it would
+do itself: no other seed has a part in its thresholds. It is done once for all the servers of a seed. Cost is CPU time
+in the detector over that of the rest of the step, in honest trainings. What the JSON file has already is not computed
+again; rows of another config or share stay in it, and out of the table.
 """
 
 import argparse
@@ -21,10 +22,14 @@ from typing import Any
 
 import numpy as np
 
+from splitaudit.config import TrainingConfig
 from splitaudit.config_reading import load_config
+from splitaudit.defenses.during import During
 from splitaudit.defenses.member import Member
 from splitaudit.evaluation.detection import separation
-from splitaudit.experiments.parts import build
+from splitaudit.experiments.parts import Parts, build
+from splitaudit.learning.client import Client
+from splitaudit.learning.state import State
 from splitaudit.runtime import resolve
 
 ALPHAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -56,7 +61,7 @@ class Row:
     cost: float
     """CPU time in the detector, over that of the rest of the step."""
     rehearsal: float
-    """CPU time of the honest training of one's own, for all detectors of the training together, in steps."""
+    """CPU time of the honest training of one's own, for all detectors of the training together, in its steps."""
     loss: float
     """Of the last ten iterations."""
     setting: str = ""
@@ -98,12 +103,37 @@ class Stopwatch:
         return timed
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What detectors are after the honest training that a client plays through by itself, whoever the server is."""
+
+    state: State
+    seconds: float
+    """CPU time."""
+
+
 def setting_of(options: argparse.Namespace) -> str:
     """What tells rows of one config and share from those of others: servers and seeds are told apart besides."""
-    return f"{resolve(load_config(options.config, options.overrides)).fingerprint()} {options.share:g}"
+    until = " until alarm" if options.until_alarm else ""
+    return f"{resolve(load_config(options.config, options.overrides)).fingerprint()} {options.share:g}{until}"
 
 
-def watch(options: argparse.Namespace, server: str, seed: int, detectors: Sequence[str]) -> list[Row]:
+def rehearse(during: During, parts: Parts, training: TrainingConfig) -> Rehearsal:
+    """As the first client's first step would."""
+    began = time.thread_time()
+    if any(member.learns for member in during.members):
+        data = parts.data
+        during.calibrate(Client(0, data.train, data.partition.clients[0], training, parts.runtime))
+    return Rehearsal(during.state(), time.thread_time() - began)
+
+
+def watch(
+    options: argparse.Namespace,
+    server: str,
+    seed: int,
+    detectors: Sequence[str],
+    rehearsals: dict[tuple[int, tuple[str, ...]], Rehearsal],
+) -> list[Row]:
     """Train a share of one training, with these detectors looking on."""
     base = resolve(load_config(options.config, options.overrides))
     watched = math.ceil(options.share * base.training.iterations)
@@ -114,18 +144,18 @@ def watch(options: argparse.Namespace, server: str, seed: int, detectors: Sequen
     watches = {member.name: Stopwatch() for member in parts.during.members}
     for member in parts.during.members:
         timed(member, watches[member.name])
+    key = (seed, tuple(detectors))
+    if key not in rehearsals:
+        rehearsals[key] = rehearse(parts.during, parts, base.training)
+    parts.during.load_state(rehearsals[key].state)
     losses: list[float] = []
-    # The first step calibrates.
-    began = time.thread_time()
-    rounds = parts.session.rounds()
-    losses += [float(loss) for loss in next(rounds).losses]
-    rehearsal = time.thread_time() - began
     for each in watches.values():
         each.seconds = 0.0
     began = time.thread_time()
-    for done in rounds:
+    for done in parts.session.rounds():
         losses += [float(loss) for loss in done.losses]
-        if done.iteration >= watched:
+        noticed = options.until_alarm and len(parts.during.alarms()) == len(detectors)
+        if done.iteration >= watched or noticed:
             break
     seconds = time.thread_time() - began
     rest = seconds - sum(each.seconds for each in watches.values())
@@ -138,9 +168,9 @@ def watch(options: argparse.Namespace, server: str, seed: int, detectors: Sequen
             score=found[name].score if name in found else None,
             threshold=found[name].threshold if name in found else None,
             iteration=found[name].iteration if name in found else None,
-            iterations=watched,
+            iterations=len(losses),
             cost=watches[name].seconds / rest,
-            rehearsal=rehearsal / rest * (len(losses) - 1),
+            rehearsal=rehearsals[key].seconds / rest * len(losses),
             loss=float(np.mean(losses[-10:])),
             setting=setting_of(options),
         )
@@ -165,7 +195,7 @@ def table(rows: Sequence[Row]) -> str:
         false = sum(row.iteration is not None for row in honest)
         lines += [
             f"{detector}: {false} of {len(honest)} honest runs raise an alarm; "
-            f"cost {100 * float(np.median([row.cost for row in mine])):.1f}% a step",
+            f"cost {100 * float(np.median([row.cost for row in honest])):.1f}% a step",
             f"  {'server':<18}{'runs':>5}{'AUC':>7}{'TPR@1%':>8}{'alarms':>8}{'first alarm':>13}{'loss':>7}",
         ]
         for server in dict.fromkeys(row.server for row in mine if row.server != "honest"):
@@ -191,25 +221,33 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.25, help="of the iterations that is watched")
     parser.add_argument("--servers", nargs="+", default=all_servers())
     parser.add_argument("--detectors", nargs="+", default=[name for group in GROUPS for name in group])
+    parser.add_argument("--until-alarm", action="store_true", help="train no further")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     rows = [Row(**row) for row in json.loads(options.json.read_text())] if options.json.exists() else []
     setting = setting_of(options)
     done = {(row.detector, row.server, row.seed) for row in rows if row.setting == setting}
+    rehearsals: dict[tuple[int, tuple[str, ...]], Rehearsal] = {}
     for server, runs in (("honest", options.honest), *((server, options.seeds) for server in options.servers)):
         for seed in range(options.first_seed, options.first_seed + runs):
-            rows += run_missing(options, server, seed, done)
+            rows += run_missing(options, server, seed, done, rehearsals)
             options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     print(table([row for row in rows if row.setting == setting]))
 
 
-def run_missing(options: argparse.Namespace, server: str, seed: int, done: set[tuple[str, str, int]]) -> list[Row]:
+def run_missing(
+    options: argparse.Namespace,
+    server: str,
+    seed: int,
+    done: set[tuple[str, str, int]],
+    rehearsals: dict[tuple[int, tuple[str, ...]], Rehearsal],
+) -> list[Row]:
     """What is not in the file yet of one server and seed."""
     rows = []
     for group in GROUPS:
         detectors = [name for name in group if name in options.detectors and (name, server, seed) not in done]
         if detectors:
-            rows += watch(options, server, seed, detectors)
+            rows += watch(options, server, seed, detectors, rehearsals)
             done |= {(name, server, seed) for name in detectors}
     return rows
 

@@ -82,7 +82,7 @@ def test_rehearsal_is_not_the_training() -> None:
     before = state_of(parts)
     assert parts.during is not None
     client = parts.session._schedule._clients[0]  # type: ignore[attr-defined]
-    parts.during._calibrate(client)
+    parts.during.calibrate(client)
     assert all(torch.equal(before[name], tensor) for name, tensor in state_of(parts).items())
 
 

@@ -62,10 +62,17 @@ class During:
         self._fresh, self._rehearsed, self._iterations, self._rounds = fresh, rehearsed, iterations, rounds
         self._ready = not any(member.learns for member in members)
 
+    def calibrate(self, client: Client) -> None:
+        """Learn from an honest training of this client's own what honest gradients are, as its first step does."""
+        simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed, rounds=self._rounds)
+        for member in self.members:
+            member.settle(self._iterations)
+        self._ready = True
+
     def send(self, batch: Outgoing) -> Outgoing:
         """What all of them together make of the batch."""
         if not self._ready:
-            self._calibrate(batch.client)
+            self.calibrate(batch.client)
         for member in self.members:
             batch = member.send(batch)
         return batch
@@ -121,12 +128,6 @@ class During:
                 f"defense.during names {self._listed()} here, but {theirs} at the client whose layers came: what was "
                 "noticed goes from client to client, so all must name the same."
             )
-
-    def _calibrate(self, client: Client) -> None:
-        simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed, rounds=self._rounds)
-        for member in self.members:
-            member.settle(self._iterations)
-        self._ready = True
 
 
 class _Lesson:
