@@ -1,5 +1,6 @@
 """The gate: what it lets through, what it learns, and that it learns nothing else."""
 
+import math
 from collections import OrderedDict
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,8 +12,19 @@ from torch import Tensor, nn
 from splitaudit.config import ModelConfig, TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
-from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import STAGES, TELLING, Gated, Glimpse, Seen, Suspicion, _joined, rightly_said, told_apart
+from splitaudit.defenses.fine_tuning import WEAKEST, Share
+from splitaudit.defenses.gate import (
+    STAGES,
+    SURE,
+    TELLING,
+    Gated,
+    Glimpse,
+    Seen,
+    Suspicion,
+    _joined,
+    rightly_said,
+    told_apart,
+)
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model
@@ -127,6 +139,18 @@ def test_the_mixture_is_to_say_the_right_class() -> None:
     assert float(attacked) == pytest.approx(TELLING / 4)
 
 
+def test_a_mixture_that_is_wrong_is_wrong_and_no_more_so() -> None:
+    """Where neither model gives the right class a chance, the gate learns of it to tell attacks, and nothing else."""
+    wrong = torch.tensor([1e-9, 0.98, 0.02]).log()
+    logits = torch.zeros(2, requires_grad=True)
+    seen = torch.cat([wrong, wrong + torch.tensor([3.0, 0.0, 0.0])]).expand(2, 1, 6)
+    labels = torch.tensor([[1.0, 0.0, 0.0]])
+    loss = rightly_said(lambda _seen: logits.unsqueeze(1), seen, labels, torch.Generator())  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(TELLING * math.log(2) - math.log(SURE))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(gradient, torch.tensor([TELLING / 4, -TELLING / 4]))
+
+
 @dataclass
 class Pixels:
     """Sees an image's pixels, and no model."""
@@ -157,6 +181,20 @@ def test_clients_whose_images_differ_make_one_gate(parties: Parties) -> None:
     with torch.no_grad():
         assert float((suspicion(clean) < 0).float().mean()) > 0.85
         assert float((suspicion(found) > 0).float().mean()) > 0.85
+
+
+def test_the_gate_also_learns_from_attacks_that_hold_back() -> None:
+    """It is shown each attack between `WEAKEST` and all of its perturbation, and each image as it is."""
+    images = torch.zeros(400, 2, 1, 2, 2, dtype=torch.uint8)
+    images[:, 1] = 255
+    suspicion, runtime = Suspicion([Pixels(4)]), Runtime(torch.device("cpu"), "float32", 0)  # type: ignore[list-item]
+    as_it_is, attacked = suspicion._study(images, runtime, torch.Generator().manual_seed(0)).float().unbind(1)
+    assert torch.equal(as_it_is, torch.zeros(400, 4))
+    assert torch.equal(attacked.amin(1), attacked.amax(1))
+    shares = attacked[:, 0]
+    assert WEAKEST - 1e-3 <= float(shares.min()) < WEAKEST + 0.02
+    assert 0.98 < float(shares.max()) <= 1
+    assert float(shares.mean()) == pytest.approx((WEAKEST + 1) / 2, abs=0.05)
 
 
 def test_models_that_were_built_for_a_file_to_be_loaded_into() -> None:

@@ -28,6 +28,7 @@ SHORT = (
         for name in ("harden", "adversarial_training", "randomized_smoothing")
         for key in ("images=40", "epochs=1")
     ),
+    "defense.harden.mirrored=true",
     "defense.randomized_smoothing.samples=100",
     "defense.randomized_smoothing.certified_images=4",
     "defense.randomized_smoothing.votes=2",

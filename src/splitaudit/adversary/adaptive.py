@@ -47,6 +47,8 @@ class Surrogates:
     """Shadow and server layers, by the targets that they were hardened with."""
     suspicion: Suspicion | None
     """A gate between the stale ones and those of `features`, if the clients have one."""
+    mirrored: bool
+    """Whether the clients also look at mirror images."""
 
 
 def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clusters: int) -> Surrogates:
@@ -77,7 +79,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         )
         surrogates[name] = (surrogate[0], surrogate[1])
     if not config.gate:
-        return Surrogates(surrogates, None)
+        return Surrogates(surrogates, None, bool(config.mirrored))
     stale_and_hardened = ((side.shadow, side.layers), surrogates["features"])
     with torch.no_grad():
         cut_shape = side.shadow(runtime.pixels(images[:1])).shape[1:]
@@ -85,7 +87,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         suspicion = Suspicion([Glimpse(*layers, None, cut_shape) for layers in stale_and_hardened]).eval()
     runtime.place(suspicion)
     suspicion.learn([Share(variants, names)], told_apart, config, side.training, runtime, "adaptive gate")
-    return Surrogates(surrogates, suspicion)
+    return Surrogates(surrogates, suspicion, bool(config.mirrored))
 
 
 def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torch.Generator) -> Tensor:

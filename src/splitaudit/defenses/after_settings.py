@@ -44,6 +44,9 @@ class HardenConfig(FineTuningConfig):
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
     gate: bool = True
     """Leave to the delivered model what does not look attacked. Every prediction then takes both models."""
+    mirrored: bool | None = None
+    """Predict the mean for each image and its mirror image, at twice the cost. null: if the training mirrors images
+    (`training.augment: crop_flip`)."""
     rounds: PositiveInt = 1
     """After the first, images are also crafted on what the round before made of the model: a server may do the same.
     Every round has all its `epochs`."""

@@ -5,11 +5,12 @@ label-free adversarial images on the copy that the server knows its part of, and
 weakened to different degrees. Adversarial images of fixed models make for robustness against transferred attacks
 (ensemble adversarial training; Tramer et al., ICLR 2018). What the stale copy says of a clean image softens its label,
 so that the new model stays near it where nobody attacks (Learning without Forgetting; Li & Hoiem, ECCV 2016). A gate
-then leaves to the stale copy what does not look attacked (`gate`).
+then leaves to the stale copy what does not look attacked (`gate`). Where mirror images show what images show, both are
+looked at (`mirrored`).
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -23,6 +24,7 @@ from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_attacked
 from splitaudit.defenses.gate import Gated, rightly_said
+from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
 from splitaudit.models import SplitModel
 from splitaudit.randomness import isolated_global_rng
@@ -50,22 +52,32 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
         cost += fine_tune(
             hardened.whole, shares, labels_of_attacked, config, view.training, runtime, f"harden {number}", passes=1
         )
-    if not config.gate:
-        return Trained(hardened.whole, cost)
+    whole: nn.Module = hardened.whole
+    if config.gate:
+        whole, looked = _gated(config, view, hardened, variants, targets[0].shape[1])
+        cost += looked
+    return Trained(Mirrored(whole) if config.mirrored else whole, cost)
+
+
+def _gated(
+    config: HardenConfig, view: DeliveredView, hardened: SplitModel, variants: Sequence[Tensor], classes: int
+) -> tuple[nn.Module, Cost]:
+    """The delivered model and the hardened one behind a gate, which learns from the variants of each share."""
+    runtime = view.runtime
     with isolated_global_rng(runtime.seed, "gate"):
         gated = Gated(deepcopy(view.model), hardened).eval().requires_grad_(False)
     runtime.place(gated)
     labelled = [
-        Share(each, F.one_hot(labels_of(share), wanted.shape[1]).float())
-        for each, share, wanted in zip(variants, view.shares, targets, strict=True)
+        Share(each, F.one_hot(labels_of(share), classes).float())
+        for each, share in zip(variants, view.shares, strict=True)
     ]
-    cost += gated.suspicion.learn(labelled, rightly_said, config, view.training, runtime, "gate")
-    return Trained(gated, cost)
+    return gated, gated.suspicion.learn(labelled, rightly_said, config, view.training, runtime, "gate")
 
 
 def hardened_network(config: HardenConfig, build: Callable[[], SplitModel]) -> nn.Module:
     """A model of the kind that `harden` gives, untrained."""
-    return Gated(build(), build()) if config.gate else build().whole
+    whole = Gated(build(), build()) if config.gate else build().whole
+    return Mirrored(whole) if config.mirrored else whole
 
 
 @torch.no_grad()

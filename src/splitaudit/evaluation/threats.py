@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary.adaptive import Surrogates
@@ -63,8 +64,13 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
         first = next(iter(own))
         yield _adaptive(config, budget, [MI, TUNED], first, own[first])
         yield _adaptive(config, budget, [MI], "ensemble", _together(stale, *own.values()), long_steps=True)
+    mirrored = surrogates is not None and surrogates.mirrored
+    if mirrored:
+        yield _adaptive(config, budget, [MI, DI], "stale, mirrored", _mirrored(stale))
+        every = _mirrored(_together(stale, *own.values()))
+        yield _adaptive(config, budget, [MI], "ensemble, mirrored", every, long_steps=True)
     if surrogates is not None and surrogates.suspicion is not None:
-        yield from _evading(config, budget, surrogates.suspicion, target.runtime)
+        yield from _evading(config, budget, surrogates.suspicion, target.runtime, mirrored)
 
 
 def threats_through(
@@ -96,18 +102,25 @@ def _adaptive(
     return Threat("adaptive", Attack(name, f"SLADV, adaptive: {through}", "server", function, recipe, budget))
 
 
-def _evading(config: RunConfig, budget: Budget, suspicion: Suspicion, runtime: Runtime) -> Iterator[Threat]:
-    """Through the stale layers, past the server's own gate."""
+def _evading(
+    config: RunConfig, budget: Budget, suspicion: Suspicion, runtime: Runtime, mirrored: bool
+) -> Iterator[Threat]:
+    """Through the stale layers, past the server's own gate; and so that the mirror image passes, too."""
 
-    def function(x: Tensor) -> tuple[Tensor, ...]:
+    def alone(x: Tensor) -> tuple[Tensor, ...]:
         with runtime.autocast():
             (stale, _), logit = suspicion.look(x)
-        return stale.o2.float(), logit
+        return stale.o2.flatten(1).float(), logit
 
-    for weight in EVASION:
-        threat = _adaptive(config, budget, [MI, DI], f"stale, past a gate ({weight:g})", function)
-        recipe = replace(threat.attack.recipe, objective=unnoticed(weight))
-        yield replace(threat, attack=replace(threat.attack, recipe=recipe))
+    def both(x: Tensor) -> tuple[Tensor, ...]:
+        (features, logit), (other_features, other_logit) = alone(x), alone(x.flip(3))
+        return torch.cat([features, other_features], 1), torch.maximum(logit, other_logit)
+
+    for through, function in {"stale": alone, **({"stale, mirrored": both} if mirrored else {})}.items():
+        for weight in EVASION:
+            threat = _adaptive(config, budget, [MI, DI], f"{through}, past a gate ({weight:g})", function)
+            recipe = replace(threat.attack.recipe, objective=unnoticed(weight))
+            yield replace(threat, attack=replace(threat.attack, recipe=recipe))
 
 
 def _together(*functions: Function) -> Function:
@@ -120,3 +133,8 @@ def _together(*functions: Function) -> Function:
         )
 
     return function
+
+
+def _mirrored(function: Function) -> Function:
+    """The features of an image and of its mirror image."""
+    return _together(function, lambda x: function(x.flip(3)))

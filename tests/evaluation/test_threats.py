@@ -1,0 +1,56 @@
+"""What the adaptive server tries against clients that look at mirror images: to mislead both ways."""
+
+import torch
+from torch import Tensor
+
+from splitaudit.adversary.adaptive import Surrogates
+from splitaudit.attacks import Budget
+from splitaudit.attacks.objectives import Function
+from splitaudit.defenses.gate import Seen
+from splitaudit.evaluation.threats import _mirrored, make_threats
+from tests.conftest import small_config, small_parts
+
+
+class Looks:
+    """A gate that sees how bright the left half is."""
+
+    def look(self, x: Tensor) -> tuple[list[Seen], Tensor]:
+        seen = Seen(x, x, x)
+        return [seen, seen], x[..., : x.shape[3] // 2].mean((1, 2, 3)) - 0.5
+
+
+def threats_of(mirrored: bool) -> dict[str, Function]:
+    parts = small_parts("adversary.kind=aligned")
+    target = parts.target(parts.model.F1)
+    surrogates = Surrogates({"features": (parts.model.F1, parts.model.F2)}, Looks(), mirrored)  # type: ignore[arg-type]
+    found = make_threats(small_config(), target, Budget("linf", 0.1), surrogates)
+    return {threat.attack.name: threat.attack.function for threat in found if threat.server == "adaptive"}
+
+
+def test_mirror_images_are_attacked_besides() -> None:
+    plain, mirrored = threats_of(False), threats_of(True)
+    assert not any("mirrored" in name for name in plain)
+    assert set(plain) < set(mirrored)
+    assert set(mirrored) - set(plain) == {
+        "sladv+mi+di@stale, mirrored",
+        "sladv+mi@ensemble, mirrored",
+        "sladv+mi+di@stale, mirrored, past a gate (0.02)",
+        "sladv+mi+di@stale, mirrored, past a gate (0.1)",
+    }
+
+
+def test_features_are_those_of_both() -> None:
+    x = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    one, other = _mirrored(lambda z: 2 * z)(x)
+    assert torch.equal(one, 2 * x)
+    assert torch.equal(other, 2 * x.flip(3))
+
+
+def test_the_gate_is_to_be_passed_either_way() -> None:
+    """The left half of one is the right half of the other: the brighter one counts."""
+    function = threats_of(True)["sladv+mi+di@stale, mirrored, past a gate (0.1)"]
+    x = torch.zeros(2, 1, 8, 8)
+    x[0, ..., :4], x[1, ..., 4:] = 0.9, 0.7
+    features, logit = function(x)
+    torch.testing.assert_close(logit, torch.tensor([0.4, 0.2]))
+    assert torch.equal(features, torch.cat([x.flatten(1), x.flip(3).flatten(1)], 1))
