@@ -1,5 +1,6 @@
 """How well scores separate: counted by hand."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,25 @@ def test_of_a_hundred_honest_trainings_one_may_be_a_false_alarm() -> None:
     honest = [0.0] * 98 + [5.0, 9.0]
     assert separation(honest, [4.0, 6.0]).power == 0.5
     assert separation(honest[1:], [4.0, 6.0]).power == 0.0
+
+
+def test_the_curve_goes_through_every_threshold() -> None:
+    found = separation([0.0, 2.0], [1.0, 2.0, 3.0, None])
+    assert list(zip(found.false, found.true, strict=True)) == [
+        (0, 0),
+        (0, 0.25),
+        (0.5, 0.5),
+        (0.5, 0.75),
+        (1, 0.75),
+        (1, 1),
+    ]
+
+
+@settings(deadline=None)
+@given(honest=scores, tampered=scores)
+def test_the_area_is_that_below_the_curve(honest: list[float | None], tampered: list[float | None]) -> None:
+    found = separation(honest, tampered)
+    assert np.trapezoid(found.true, found.false) == pytest.approx(found.auc)
 
 
 @pytest.mark.parametrize(("honest", "tampered"), [([], [1.0]), ([1.0], [])])

@@ -1,6 +1,7 @@
 """The page of `bench-defenses`: a defence's own accuracy and cost at each budget, each training counted once; and what
 detectors made of each server."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,23 @@ def test_detectors_are_judged_by_the_passive_servers_trainings(tmp_path: Path) -
     assert "defences of the delivered model" not in text
 
 
+def test_roc_curves_are_drawn_of_what_can_be_told_from_passive_servers(tmp_path: Path) -> None:
+    honest, tampered = detection_rows(0.0, [1.0, 2.0]), detection_rows(0.1, [11.0, 1.5])
+    page = write_bench(tmp_path, detections=[*honest, *tampered, *detection_rows(1.0, [3.0])]).read_text()
+    (figure,) = json.loads(Page(page).raw["script"][0]).values()
+    guess, *lines = figure["data"]
+    assert guess["x"] == guess["y"] == [0, 100]
+    assert [(line["x"], line["y"]) for line in lines] == [
+        ([0, 0, 50, 50, 100], [0, 50, 50, 100, 100]),
+        ([0, 0, 50, 100], [0, 100, 100, 100]),
+    ]
+    assert lines[0]["line"] != lines[1]["line"]
+
+
 def test_without_passive_servers_nothing_is_separated(tmp_path: Path) -> None:
     text = Page(write_bench(tmp_path, detections=detection_rows(1.0, [11.0])).read_text()).text
     assert "tampering, alpha = 1 1 1 20.7 to 100.0 % 100 – –" in text
+    assert "ROC" not in text.split("Area: under the ROC curve")[1]
 
 
 def test_a_damaged_table_is_told(tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ class Separation:
     power: float
     """True positive rate, in [0, 1], at the threshold that at most 1% of the honest trainings exceed. With fewer than
     a hundred of them that is none at all, and the rate of other honest trainings remains unknown."""
+    false: tuple[float, ...]
+    """Along the ROC curve, from 0 to 1: the share of the honest trainings that a threshold takes for tampered with."""
+    true: tuple[float, ...]
+    """The share of the tampered ones that it notices, from 0 to 1."""
 
 
 def separation(honest: Sequence[float | None], tampered: Sequence[float | None]) -> Separation:
@@ -35,4 +39,5 @@ def separation(honest: Sequence[float | None], tampered: Sequence[float | None])
     ranks = np.unique(scores, return_inverse=True)[1]
     truth = [0] * len(honest) + [1] * len(tampered)
     false, true, _ = roc_curve(truth, ranks, drop_intermediate=False)
-    return Separation(float(roc_auc_score(truth, ranks)), float(true[false <= FALSE_ALARMS].max()))
+    power = float(true[false <= FALSE_ALARMS].max())
+    return Separation(float(roc_auc_score(truth, ranks)), power, tuple(false.tolist()), tuple(true.tolist()))

@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 from splitaudit.errors import RunError
 from splitaudit.evaluation.detection import Separation, separation
 from splitaudit.evaluation.statistics import Interval, seeds_interval, wilson_interval
+from splitaudit.report.figures import Figure, Look, look
+from splitaudit.report.numbers import plain
+from splitaudit.report.roc import RocLine, roc_figure
 from splitaudit.report.templates import template_environment, write_page
 
 
@@ -72,6 +75,8 @@ class Watched:
     """Median iteration of the first alarm."""
     separation: Separation | None
     """From the passive servers' runs; None for these, and without any."""
+    look: Look
+    """Of its ROC curve."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,16 @@ class Detector:
     iterations: int
     """That a training has."""
     lines: list[Watched]
+
+    @property
+    def roc(self) -> Figure | None:
+        """ROC curves of all that can be told from passive servers; None if none can."""
+        lines = [
+            RocLine(f"alpha = {plain(line.alpha, 3)}", line.separation, line.look)
+            for line in self.lines
+            if line.separation is not None
+        ]
+        return roc_figure(lines) if lines else None
 
 
 def write_bench_report(folder: Path) -> Path:
@@ -132,14 +147,14 @@ def _detectors(rows: Sequence[dict[str, Any]]) -> list[Detector]:
         own = [row for row in rows if (row["detector"], row["cut"]) == (name, cut)]
         passive = [row["score"] for row in own if row["alpha"] == 0]
         lines = [
-            _watched(alpha, [row for row in own if row["alpha"] == alpha], passive)
-            for alpha in sorted({row["alpha"] for row in own})
+            _watched(alpha, [row for row in own if row["alpha"] == alpha], passive, look(number))
+            for number, alpha in enumerate(sorted({row["alpha"] for row in own}))
         ]
         detectors.append(Detector(name, cut, own[0]["iterations"], lines))
     return detectors
 
 
-def _watched(alpha: float, rows: Sequence[dict[str, Any]], passive: Sequence[float | None]) -> Watched:
+def _watched(alpha: float, rows: Sequence[dict[str, Any]], passive: Sequence[float | None], look: Look) -> Watched:
     steps = [row["iteration"] for row in rows if row["iteration"] is not None]
     return Watched(
         alpha,
@@ -148,6 +163,7 @@ def _watched(alpha: float, rows: Sequence[dict[str, Any]], passive: Sequence[flo
         wilson_interval(len(steps), len(rows)),
         float(np.median(steps)) if steps else None,
         separation(passive, [row["score"] for row in rows]) if alpha and passive else None,
+        look,
     )
 
 

@@ -64,7 +64,7 @@ def curve_figure(lines: Sequence[CurveLine]) -> Figure:
                 "line": {"color": line.look.colour, "width": 1.75, "dash": line.look.dash},
                 "marker": {"color": line.look.colour},
                 "legendgroup": line.group,
-                "hovertemplate": f"{_heading(line.name)}iteration %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
+                "hovertemplate": f"{heading(line.name)}iteration %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
             }
             for line in lines
         ],
@@ -82,7 +82,8 @@ def curve_figure(lines: Sequence[CurveLine]) -> Figure:
     }
 
 
-def _heading(name: str) -> str:
+def heading(name: str) -> str:
+    """The name above what is told on hover, if there is one."""
     return f"<b>{html.escape(name)}</b><br>" if name else ""
 
 
