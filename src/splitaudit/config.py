@@ -196,7 +196,9 @@ class AlignmentConfig(Section):
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = ("linear", "residual-5x5", "multi", "resnet")
     """Shapes that the clients' input layers might have. `linear` is solved for and taken if it explains the recording;
     the others are fitted, the worse half dropped again and again."""
-    objectives: dict[AlignmentObjective, PositiveFloat] = Field({"moments": 0.1, "translation": 1.0}, min_length=1)
+    objectives: dict[AlignmentObjective, PositiveFloat] = Field(
+        {"moments": 0.1, "translation": 1.0, "discriminator": 0.1}, min_length=1
+    )
     """What a fit minimises, with weights."""
     stages: PositiveInt = 4
     """After how many stages of the server layers features are compared, besides the cut."""
