@@ -3,12 +3,12 @@
     python -m benchmarks.detectors --json runs/detectors.json [--seeds 3] [--honest 20] [--share 0.25] [--set a.b=value]
         [--servers mse:1 hijack ...] [--detectors faint-steps ...] [--until-alarm] [CONFIG]
 
-Each training ends after `--share` of its iterations, by when a detection must have come; with `--until-alarm`, when all
-that look on have raised theirs, so that scores are at least what is told. Detectors that change what is sent have
-trainings of their own, the others share theirs. Each training is calibrated on the first client's images, as it would
-do itself: no other seed has a part in its thresholds. It is done once for all the servers of a seed. Cost is CPU time
-in the detector over that of the rest of the step, in honest trainings. What the JSON file has already is not computed
-again; rows of another config or share stay in it, and out of the table.
+Each training ends after `--share` of its iterations, by when a detection must have come. With `--until-alarm`, one with a
+tampering server ends when all that look on have raised theirs: its scores are at least what is told. Detectors that
+change what is sent have trainings of their own, the others share theirs. Each training is calibrated on the first client's images, as
+it would do itself, so that no other seed has a part in its thresholds; once for all the servers of a seed. Cost is CPU
+time in the detector over that of the rest of the step, in honest trainings. What the JSON file has already is not
+computed again; rows of another config, share or company stay in it, and out of the table.
 """
 
 import argparse
@@ -112,18 +112,22 @@ class Rehearsal:
     """CPU time."""
 
 
-def setting_of(options: argparse.Namespace) -> str:
-    """What tells rows of one config and share from those of others: servers and seeds are told apart besides."""
+def setting_of(options: argparse.Namespace, detectors: Sequence[str]) -> str:
+    """What tells rows of one training, watched so long by these detectors, from those of others: servers and seeds are
+    told apart besides."""
+    overrides = ["adversary.kind=honest", _watched_by(detectors), *options.overrides]
     until = " until alarm" if options.until_alarm else ""
-    return f"{resolve(load_config(options.config, options.overrides)).fingerprint()} {options.share:g}{until}"
+    return f"{resolve(load_config(options.config, overrides)).target_fingerprint()} {options.share:g}{until}"
+
+
+def _watched_by(detectors: Sequence[str]) -> str:
+    return f"defense.during=[{', '.join(detectors)}]"
 
 
 def rehearse(during: During, parts: Parts, training: TrainingConfig) -> Rehearsal:
     """As the first client's first step would."""
-    began = time.thread_time()
-    if any(member.learns for member in during.members):
-        data = parts.data
-        during.calibrate(Client(0, data.train, data.partition.clients[0], training, parts.runtime))
+    began, data = time.thread_time(), parts.data
+    during.calibrate(Client(0, data.train, data.partition.clients[0], training, parts.runtime))
     return Rehearsal(during.state(), time.thread_time() - began)
 
 
@@ -137,7 +141,7 @@ def watch(
     """Train a share of one training, with these detectors looking on."""
     base = resolve(load_config(options.config, options.overrides))
     watched = math.ceil(options.share * base.training.iterations)
-    chosen = [f"defense.during=[{', '.join(detectors)}]", f"runtime.seed={seed}"]
+    chosen = [_watched_by(detectors), f"runtime.seed={seed}"]
     overrides = [*chosen, *server_overrides(server, watched), *options.overrides]
     parts = build(resolve(load_config(options.config, overrides)), lambda _text: None)
     assert parts.during is not None
@@ -154,8 +158,8 @@ def watch(
     began = time.thread_time()
     for done in parts.session.rounds():
         losses += [float(loss) for loss in done.losses]
-        noticed = options.until_alarm and len(parts.during.alarms()) == len(detectors)
-        if done.iteration >= watched or noticed:
+        noticed = server != "honest" and len(parts.during.alarms()) == len(detectors)
+        if done.iteration >= watched or (options.until_alarm and noticed):
             break
     seconds = time.thread_time() - began
     rest = seconds - sum(each.seconds for each in watches.values())
@@ -172,7 +176,7 @@ def watch(
             cost=watches[name].seconds / rest,
             rehearsal=rehearsals[key].seconds / rest * len(losses),
             loss=float(np.mean(losses[-10:])),
-            setting=setting_of(options),
+            setting=setting_of(options, detectors),
         )
         for name in detectors
     ]
@@ -225,31 +229,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     rows = [Row(**row) for row in json.loads(options.json.read_text())] if options.json.exists() else []
-    setting = setting_of(options)
-    done = {(row.detector, row.server, row.seed) for row in rows if row.setting == setting}
+    groups = [[name for name in group if name in options.detectors] for group in GROUPS]
+    settings = {setting_of(options, detectors): detectors for detectors in groups if detectors}
+    done = {(row.setting, row.server, row.seed) for row in rows}
     rehearsals: dict[tuple[int, tuple[str, ...]], Rehearsal] = {}
     for server, runs in (("honest", options.honest), *((server, options.seeds) for server in options.servers)):
         for seed in range(options.first_seed, options.first_seed + runs):
-            rows += run_missing(options, server, seed, done, rehearsals)
-            options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(table([row for row in rows if row.setting == setting]))
-
-
-def run_missing(
-    options: argparse.Namespace,
-    server: str,
-    seed: int,
-    done: set[tuple[str, str, int]],
-    rehearsals: dict[tuple[int, tuple[str, ...]], Rehearsal],
-) -> list[Row]:
-    """What is not in the file yet of one server and seed."""
-    rows = []
-    for group in GROUPS:
-        detectors = [name for name in group if name in options.detectors and (name, server, seed) not in done]
-        if detectors:
-            rows += watch(options, server, seed, detectors, rehearsals)
-            done |= {(name, server, seed) for name in detectors}
-    return rows
+            for setting, detectors in settings.items():
+                if (setting, server, seed) not in done:
+                    rows += watch(options, server, seed, detectors, rehearsals)
+                    options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    print(table([row for row in rows if row.setting in settings]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from benchmarks.passive import Passive, common_options, load_passive, passive_co
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.experiments.store import RunFolder
+from splitaudit.randomness import derive_generator
 
 IMAGES = 512
 
@@ -31,7 +32,8 @@ def likeness(passive: Passive) -> float:
     parts.model.whole.eval()
     recording, images = parts.adversary.recording, parts.data.attacker.images
     evidence = Evidence(recording, parts.model.F2, images, passive.config.alignment, own_runtime(parts.runtime))
-    clients = torch.cat(list(parts.data.partition.clients))[:IMAGES]
+    held = torch.cat(list(parts.data.partition.clients))
+    clients = held[torch.randperm(len(held), generator=derive_generator(parts.runtime.seed, "first maps"))[:IMAGES]]
     pixels = parts.runtime.pixels(parts.data.train.images[clients])
     activations = evidence.imitate(parts.model.F1, pixels).float()
     pictures = evidence.inverse(evidence.references[0].standardized(activations))

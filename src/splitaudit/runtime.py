@@ -68,12 +68,11 @@ def resolve(config: RunConfig, *, here: bool = True) -> RunConfig:
     evaluation = config.evaluation
     if evaluation.eps_grid is None:
         evaluation = evaluation.model_copy(update={"eps_grid": attack.derived_grid()})
-    updates = {"runtime": runtime, "adversary": adversary, "attack": attack, "evaluation": evaluation}
-    defense = config.defense
-    if defense is not None and defense.harden.mirrored is None:
-        harden = defense.harden.model_copy(update={"mirrored": config.training.augment == "crop_flip"})
-        updates["defense"] = defense.model_copy(update={"harden": harden})
-    return _with_absolute_paths(config.model_copy(update=updates))
+    return _with_absolute_paths(
+        config.model_copy(
+            update={"runtime": runtime, "adversary": adversary, "attack": attack, "evaluation": evaluation}
+        )
+    )
 
 
 def _with_derived(section: Section) -> Section:

@@ -39,6 +39,7 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
 
     assert turned(*found["features"]) < 0.7 * turned(model.F1, model.F2)
     assert set(found) == {"features", "clusters"}
+    assert not surrogates.mirrored
     assert surrogates.suspicion is not None
     with torch.no_grad():
         clean, attacked = (surrogates.suspicion(runtime.pixels(x)) for x in (images, crafted))

@@ -24,6 +24,20 @@ def test_honest_gradients_are_orthogonal(between: list[nn.Module]) -> None:
     assert cosine(honest + 0.01 * honest.norm() / o1.norm() * o1, o1) == pytest.approx(0.01, rel=0.01)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(21, 3, 5, 4), (8, 3, 5, 4), (1, 2, 1, 1), (30, 7), (9, 2, 3, 4, 5)])
+def test_cosines_of_any_number_of_samples_however_they_lie_in_memory(
+    shape: tuple[int, ...], precision: torch.dtype
+) -> None:
+    one, other = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).to(precision)
+    expected = float(F.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0))
+    assert cosine(one, other) == pytest.approx(expected, abs=1e-6)
+    turned = one.transpose(0, -1).contiguous().transpose(0, -1)
+    assert cosine(turned, other) == pytest.approx(expected, abs=1e-6)
+    assert cosine(other, turned) == pytest.approx(expected, abs=1e-6)
+    assert cosine(one, torch.zeros_like(one)) == 0.0
+
+
 def test_excess_is_removed() -> None:
     """The rest of the gradient stays, and one without excess stays whole."""
     generator = torch.Generator().manual_seed(3)

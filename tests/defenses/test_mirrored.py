@@ -1,14 +1,18 @@
 """Looking at the mirror image, too."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from splitaudit.config import TrainingConfig
+from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.harden import harden, hardened_network
+from splitaudit.defenses.harden import harden, hardened_network, settled
 from splitaudit.defenses.mirrored import Mirrored
+from splitaudit.experiments.hardened import load_hardened, save_hardened
 from splitaudit.experiments.parts import Parts
 from splitaudit.runtime import resolve
 from tests.conftest import small_config
@@ -40,13 +44,26 @@ def test_a_class_that_neither_allows_is_no_infinity() -> None:
 
 @pytest.mark.parametrize(("augment", "mirrored"), [("none", False), ("crop_flip", True)])
 def test_by_default_images_are_mirrored_where_the_training_mirrored_them(augment: str, mirrored: bool) -> None:
-    config = resolve(small_config(f"training.augment={augment}", "defense.after=[harden]"))
+    training = TrainingConfig.model_validate({"augment": augment})
+    assert settled(HardenConfig(), training).mirrored is mirrored
+    told = HardenConfig(mirrored=not mirrored)
+    assert settled(told, training) == told
+    assert DEFENSES["harden"].settled(HardenConfig(), training).mirrored is mirrored
+
+
+def test_what_the_training_says_is_no_setting_of_the_run() -> None:
+    """Runs keep their names; and a run whose training is changed follows."""
+    config = resolve(small_config("training.augment=crop_flip", "defense.after=[harden]"))
     assert config.defense is not None
-    assert config.defense.harden.mirrored is mirrored
-    told = f"defense.harden.mirrored={str(not mirrored).lower()}"
-    other = resolve(small_config(f"training.augment={augment}", told))
-    assert other.defense is not None
-    assert other.defense.harden.mirrored is not mirrored
+    assert config.defense.harden.mirrored is None
+
+
+def test_the_file_says_whether_images_are_mirrored(parts: Parts, tmp_path: Path) -> None:
+    config = small_config("training.augment=crop_flip", "defense.after=[harden]", "defense.harden.gate=false")
+    save_hardened(tmp_path, "harden", config, Mirrored(parts.model.whole), (1, 8, 8), 10)
+    pixels = parts.runtime.pixels(parts.data.test.images[:3])
+    with torch.no_grad():
+        torch.testing.assert_close(load_hardened(tmp_path)(pixels), Mirrored(parts.model.whole)(pixels))
 
 
 def test_hardened_models_look_at_both_if_they_are_to(parts: Parts) -> None:

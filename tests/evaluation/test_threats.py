@@ -1,5 +1,9 @@
 """What the adaptive server tries against clients that look at mirror images: to mislead both ways."""
 
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,7 +25,7 @@ class Looks:
 
 def threats_of(mirrored: bool) -> dict[str, Function]:
     parts = small_parts("adversary.kind=aligned")
-    target = parts.target(parts.model.F1)
+    target = replace(parts.target(parts.model.F1), earlier=(deepcopy(parts.model.F2),))
     surrogates = Surrogates({"features": (parts.model.F1, parts.model.F2)}, Looks(), mirrored)  # type: ignore[arg-type]
     found = make_threats(small_config(), target, Budget("linf", 0.1), surrogates)
     return {threat.attack.name: threat.attack.function for threat in found if threat.server == "adaptive"}
@@ -33,10 +37,27 @@ def test_mirror_images_are_attacked_besides() -> None:
     assert set(plain) < set(mirrored)
     assert set(mirrored) - set(plain) == {
         "sladv+mi+di@stale, mirrored",
+        "sladv+mi+di@checkpoints, mirrored",
+        "sladv+mi+di@features, mirrored",
         "sladv+mi@ensemble, mirrored",
         "sladv+mi+di@stale, mirrored, past a gate (0.02)",
         "sladv+mi+di@stale, mirrored, past a gate (0.1)",
     }
+
+
+@pytest.mark.parametrize("name", ["mi+di@stale", "mi+di@checkpoints", "mi+di@features", "mi@ensemble"])
+def test_what_is_attacked_besides_is_the_same_of_the_mirror_image(name: str) -> None:
+    functions = threats_of(True)
+    plain, mirrored = functions[f"sladv+{name}"], functions[f"sladv+{name}, mirrored"]
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = [*_tuple(plain(x)), *_tuple(plain(x.flip(3)))]
+    found = _tuple(mirrored(x))
+    assert len(found) == len(expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def _tuple(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return features if isinstance(features, tuple) else (features,)
 
 
 def test_features_are_those_of_both() -> None:

@@ -17,7 +17,7 @@ from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
-from splitaudit.defenses.harden import craft
+from splitaudit.defenses.harden import craft, settled
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
 
@@ -61,6 +61,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     batches are smaller in the proportion of its images to `config.images`.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
+    mirrored = bool(settled(config, side.training).mirrored)
     images = side.images[: config.images]
     crafted = craft(config, stale, images, budget, runtime, "adaptive")
     with torch.no_grad():
@@ -79,7 +80,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         )
         surrogates[name] = (surrogate[0], surrogate[1])
     if not config.gate:
-        return Surrogates(surrogates, None, bool(config.mirrored))
+        return Surrogates(surrogates, None, mirrored)
     stale_and_hardened = ((side.shadow, side.layers), surrogates["features"])
     with torch.no_grad():
         cut_shape = side.shadow(runtime.pixels(images[:1])).shape[1:]
@@ -87,7 +88,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         suspicion = Suspicion([Glimpse(*layers, None, cut_shape) for layers in stale_and_hardened]).eval()
     runtime.place(suspicion)
     suspicion.learn([Share(variants, names)], told_apart, config, side.training, runtime, "adaptive gate")
-    return Surrogates(surrogates, suspicion, bool(config.mirrored))
+    return Surrogates(surrogates, suspicion, mirrored)
 
 
 def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torch.Generator) -> Tensor:

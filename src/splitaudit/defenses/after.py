@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import nn
 
+from splitaudit.config import TrainingConfig
 from splitaudit.defenses.adversarial_training import adversarial_training
 from splitaudit.defenses.after_settings import AfterDefense
 from splitaudit.defenses.fronted import Fronted
-from splitaudit.defenses.harden import harden, hardened_network
+from splitaudit.defenses.harden import harden, hardened_network, settled
 from splitaudit.defenses.input_transform import Transform, unchanged
 from splitaudit.defenses.randomized_smoothing import Noise, learn_noise
 from splitaudit.defenses.view import DeliveredView, Trained
@@ -35,6 +36,9 @@ class Defense:
     """What `train` gives, untrained, for a file to be loaded into: from its settings and how to build the delivered
     model."""
 
+    settled: Callable[[Any, TrainingConfig], Any] = lambda settings, _training: settings
+    """Its settings, with what they leave open as the training has it."""
+
     def whole(self, model: nn.Module, settings: Any, seed: int) -> nn.Module:
         """The trained model behind its front: pixels to class scores, differentiable."""
         if self.front is None:
@@ -44,7 +48,11 @@ class Defense:
 
 DEFENSES: dict[AfterDefense, Defense] = {
     "harden": Defense(
-        "Stale-copy hardening", "SplitAudit; after Tramèr et al., ICLR 2018", harden, network=hardened_network
+        "Stale-copy hardening",
+        "SplitAudit; after Tramèr et al., ICLR 2018",
+        harden,
+        network=hardened_network,
+        settled=settled,
     ),
     "adversarial-training": Defense(
         "Adversarial training", "Madry et al., ICLR 2018; Zhang et al., ICML 2019", adversarial_training

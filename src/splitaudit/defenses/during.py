@@ -63,7 +63,11 @@ class During:
         self._ready = not any(member.learns for member in members)
 
     def calibrate(self, client: Client) -> None:
-        """Learn from an honest training of this client's own what honest gradients are, as its first step does."""
+        """Learn from an honest training of this client's own what honest gradients are, unless that is done or nobody
+        must know. The first step does it by itself.
+        """
+        if self._ready:
+            return
         simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed, rounds=self._rounds)
         for member in self.members:
             member.settle(self._iterations)
@@ -71,8 +75,7 @@ class During:
 
     def send(self, batch: Outgoing) -> Outgoing:
         """What all of them together make of the batch."""
-        if not self._ready:
-            self.calibrate(batch.client)
+        self.calibrate(batch.client)
         for member in self.members:
             batch = member.send(batch)
         return batch

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import Function
+from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_label_free
@@ -33,6 +34,7 @@ from splitaudit.runtime import Runtime
 
 def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     """Harden the delivered model in `rounds` of crafting and fine-tuning."""
+    config = settled(config, view.training)
     hardened, runtime = deepcopy(view.model), view.runtime
     variants = [share.images.unsqueeze(1) for share in view.shares]
     targets = [_targets(hardened.whole.eval(), share, config.stale_labels, runtime) for share in view.shares]
@@ -74,8 +76,15 @@ def _gated(
     return gated, gated.suspicion.learn(labelled, rightly_said, config, view.training, runtime, "gate")
 
 
+def settled(config: HardenConfig, training: TrainingConfig) -> HardenConfig:
+    """With what is left open as the training has it."""
+    if config.mirrored is not None:
+        return config
+    return config.model_copy(update={"mirrored": training.augment == "crop_flip"})
+
+
 def hardened_network(config: HardenConfig, build: Callable[[], SplitModel]) -> nn.Module:
-    """A model of the kind that `harden` gives, untrained."""
+    """A model of the kind that `harden` gives, untrained, from settled settings."""
     whole = Gated(build(), build()) if config.gate else build().whole
     return Mirrored(whole) if config.mirrored else whole
 

@@ -3,6 +3,8 @@
 Adversarial images are made for the image as it is, and err otherwise in the mirror.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,6 @@ class Mirrored(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        both = self.model(torch.cat([images, images.flip(3)])).softmax(1).unflatten(0, (2, -1))
-        said: Tensor = both.mean(0).clamp_min(torch.finfo(both.dtype).tiny).log()
+        both = self.model(torch.cat([images, images.flip(3)])).float().log_softmax(1).unflatten(0, (2, -1))
+        said: Tensor = both.logsumexp(0) - math.log(2)
         return said

@@ -53,22 +53,22 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
         return
     stale = target.attacked(target.aligned, target.model.F2)
     own = {} if surrogates is None else {name: target.attacked(*layers) for name, layers in surrogates.hardened.items()}
-    yield _adaptive(config, budget, [MI, DI], "stale", stale)
-    if target.earlier:
-        before = [target.attacked(target.aligned, layers) for layers in target.earlier]
-        yield _adaptive(config, budget, [MI, DI], "checkpoints", _together(stale, *before))
+    before = [target.attacked(target.aligned, layers) for layers in target.earlier]
+    mirrored = surrogates is not None and surrogates.mirrored
+    for also, seen in {"": _as_it_is, **({", mirrored": _mirrored} if mirrored else {})}.items():
+        yield _adaptive(config, budget, [MI, DI], f"stale{also}", seen(stale))
+        if before:
+            yield _adaptive(config, budget, [MI, DI], f"checkpoints{also}", seen(_together(stale, *before)))
+        for name, function in own.items():
+            yield _adaptive(config, budget, [MI, DI], f"{name}{also}", seen(function))
+        if own:
+            every = _together(stale, *own.values())
+            yield _adaptive(config, budget, [MI], f"ensemble{also}", seen(every), long_steps=True)
     for name, function in own.items():
         yield _adaptive(config, budget, [], name, function)
-        yield _adaptive(config, budget, [MI, DI], name, function)
     if own:
         first = next(iter(own))
         yield _adaptive(config, budget, [MI, TUNED], first, own[first])
-        yield _adaptive(config, budget, [MI], "ensemble", _together(stale, *own.values()), long_steps=True)
-    mirrored = surrogates is not None and surrogates.mirrored
-    if mirrored:
-        yield _adaptive(config, budget, [MI, DI], "stale, mirrored", _mirrored(stale))
-        every = _mirrored(_together(stale, *own.values()))
-        yield _adaptive(config, budget, [MI], "ensemble, mirrored", every, long_steps=True)
     if surrogates is not None and surrogates.suspicion is not None:
         yield from _evading(config, budget, surrogates.suspicion, target.runtime, mirrored)
 
@@ -132,6 +132,10 @@ def _together(*functions: Function) -> Function:
             layer for features in found for layer in (features if isinstance(features, tuple) else (features,))
         )
 
+    return function
+
+
+def _as_it_is(function: Function) -> Function:
     return function
 
 

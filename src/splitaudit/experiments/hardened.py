@@ -33,9 +33,10 @@ def save_hardened(
 ) -> None:
     """Write the model that `DEFENSES[name].train` gave, and `load.py` beside it."""
     assert config.defense is not None, "a defence has settings"
+    settings = DEFENSES[name].settled(config.defense.settings_of(name), config.training)
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     traits = {
-        "defense": json.dumps({"after": [name], section(name): config.defense.settings_of(name).model_dump()}),
+        "defense": json.dumps({"after": [name], section(name): settings.model_dump()}),
         "model": config.model.model_dump_json(),
         "image_shape": json.dumps(image_shape),
         "classes": str(classes),

@@ -51,7 +51,8 @@ class Bench:
         """Apply one defence, and measure it. `command` is told in the result."""
         config, runtime, batch_size = self.config, self.target.runtime, self.config.evaluation.batch_size
         assert config.defense is not None, "a defence has settings"
-        defense, settings = DEFENSES[name], config.defense.settings_of(name)
+        defense = DEFENSES[name]
+        settings = defense.settled(config.defense.settings_of(name), config.training)
         self.reporter.say(f"Applying {name}.")
         trained = defense.train(settings, delivered_view(config, self.target.model, self.data, settings, runtime))
         model = runtime.place(defense.whole(trained.model, settings, derive_seed(runtime.seed, name)))

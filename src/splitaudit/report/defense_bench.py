@@ -88,22 +88,15 @@ class Detector:
     iterations: int
     """That a training has."""
     lines: list[Watched]
-
-    @property
-    def roc(self) -> Figure | None:
-        """ROC curves of all that can be told from passive servers; None if none can."""
-        lines = [
-            RocLine(f"alpha = {plain(line.alpha, 3)}", line.separation, line.look)
-            for line in self.lines
-            if line.separation is not None
-        ]
-        return roc_figure(lines) if lines else None
+    roc: Figure | None
+    """ROC curves of all that can be told from passive servers; None if none can."""
 
 
 def write_bench_report(folder: Path) -> Path:
     """Write the page of a bench's folder, and return its path. Raises RunError for a table that cannot be read."""
     rows, detections = (_read(folder / f"{name}.parquet") for name in ("defenses", "detections"))
     budgets = sorted({row["eps"] for row in rows})
+    detectors = _detectors(detections)
     page = (
         template_environment()
         .get_template("defense_bench.html.j2")
@@ -113,7 +106,8 @@ def write_bench_report(folder: Path) -> Path:
             budgets=budgets,
             seeds=sorted({row["seed"] for row in (*rows, *detections)}),
             blocks=_blocks(rows, budgets),
-            detectors=_detectors(detections),
+            detectors=detectors,
+            figures={f"roc-{number}": found.roc for number, found in enumerate(detectors, 1) if found.roc is not None},
         )
     )
     return write_page(folder / "defenses.html", page)
@@ -150,8 +144,17 @@ def _detectors(rows: Sequence[dict[str, Any]]) -> list[Detector]:
             _watched(alpha, [row for row in own if row["alpha"] == alpha], passive, look(number))
             for number, alpha in enumerate(sorted({row["alpha"] for row in own}))
         ]
-        detectors.append(Detector(name, cut, own[0]["iterations"], lines))
+        detectors.append(Detector(name, cut, own[0]["iterations"], lines, _roc(lines)))
     return detectors
+
+
+def _roc(lines: Sequence[Watched]) -> Figure | None:
+    told = [
+        RocLine(f"alpha = {plain(line.alpha, 3)}", line.separation, line.look)
+        for line in lines
+        if line.separation is not None
+    ]
+    return roc_figure(told) if told else None
 
 
 def _watched(alpha: float, rows: Sequence[dict[str, Any]], passive: Sequence[float | None], look: Look) -> Watched:
