@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,13 @@ from tests.experiments.folders import command, judgement, outcome
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TRAINED_LONGER = (*SMALL, "training.iterations=400", "training.augment=crop_flip")
+HEEDING_INTERRUPTS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs the command that follows. What a shell starts in the background ignores SIGINT, and so does all that it starts;
+code that runs between fork and exec instead can crash, since this process has threads."""
 PROXY = ("proxy.images=64", "proxy.iterations=10")
 
 
@@ -43,11 +51,10 @@ def test_killed_at_random_moments_of_training(whole: Path, tmp_path: Path, how: 
     kills = 0
     for _ in range(3):
         process = subprocess.Popen(
-            longer(stopped),
+            [sys.executable, "-c", HEEDING_INTERRUPTS, *longer(stopped)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=ENVIRONMENT,
-            preexec_fn=heed_interrupts,
         )
         wait_for_training(stopped, process)
         time.sleep(moments.uniform(0, 0.5))
@@ -59,11 +66,6 @@ def test_killed_at_random_moments_of_training(whole: Path, tmp_path: Path, how: 
     subprocess.run(longer(stopped), check=True, capture_output=True, env=ENVIRONMENT)
     assert kills > 0
     assert outcome(whole) == outcome(stopped)
-
-
-def heed_interrupts() -> None:
-    """What a shell starts in the background ignores SIGINT, and so does all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_training(folder: Path, process: "subprocess.Popen[bytes]") -> None:
