@@ -89,10 +89,10 @@ class Deployment:
         """Until all have ended; not any longer if one of them has failed."""
         deadline = time.monotonic() + 500
         while any(thread.is_alive() for thread in threads):
-            assert not self.errors, self.said
+            assert not self.errors, (self.errors, self.said)
             assert time.monotonic() < deadline, self.said
             time.sleep(0.05)
-        assert not self.errors, self.said
+        assert not self.errors, (self.errors, self.said)
 
     def wait_for_words(self, words: str) -> None:
         """Until somebody has said them."""
