@@ -63,7 +63,7 @@ class GradientDecomposition(Member):
 
 def cosine(one: Tensor, other: Tensor) -> float:
     """Of the angle between two tensors of the same shape, over all their elements; 0 if one of them is zero."""
-    # A few samples at a time, in the order in which they lie in memory: float32 copies of all cost four times as much.
+    # A few samples at a time, in the order in which they lie in memory: float32 copies of all cost three times as much.
     order = sorted(range(one.dim()), key=one.stride, reverse=True)
     products = torch.zeros(3, device=one.device)
     for some, others in zip(one.permute(order).split(SAMPLES), other.permute(order).split(SAMPLES), strict=True):
