@@ -16,12 +16,11 @@ from scipy.stats import spearmanr
 from torch import fx
 
 from benchmarks.judge import Judge
-from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
+from benchmarks.passive import Passive, common_options, each_cut
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.alignment.align import STRETCH
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.fitting import Fit
-from splitaudit.experiments.store import RunFolder
 
 OBJECTIVES: Mapping[str, Mapping[str, float]] = {
     "moments": {"moments": 1.0},
@@ -113,17 +112,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    for seed in range(options.seeds):
-        config, folder = passive_config(options, seed), RunFolder(options.out / f"seed-{seed}")
-        train_once(config, folder)
-        for depth in options.depths:
-            for source in options.sources:
-                passive = load_passive(config, depth, source, config.attacker.images, folder)
-                found = fit_all(passive, options.shapes, options.objectives, options.steps, options.judged)
-                rows += found
-                if len(found) > 2:
-                    told = spearmanr([row.score for row in found], [row.drop for row in found]).statistic
-                    print(f"{depth}, {source}: rank correlation of score and drop {told:.2f} over {len(found)} fits")
+    for passive in each_cut(options):
+        found = fit_all(passive, options.shapes, options.objectives, options.steps, options.judged)
+        rows += found
+        if len(found) > 2:
+            told = spearmanr([row.score for row in found], [row.drop for row in found]).statistic
+            which = f"{passive.config.model.input_end}, {passive.config.attacker.source}"
+            print(f"{which}: rank correlation of score and drop {told:.2f} over {len(found)} fits")
     if options.json is not None:
         options.json.write_text(json.dumps([vars(row) for row in rows], indent=2))
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
+from benchmarks.passive import Passive, common_options, each_cut
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.alignment.evidence import Evidence
-from splitaudit.experiments.store import RunFolder
 from splitaudit.randomness import derive_generator
 
 IMAGES = 512
@@ -54,14 +53,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    for seed in range(options.seeds):
-        config, folder = passive_config(options, seed), RunFolder(options.out / f"seed-{seed}")
-        train_once(config, folder)
-        for depth in options.depths:
-            for source in options.sources:
-                passive = load_passive(config, depth, source, config.attacker.images, folder)
-                rows.append({"seed": seed, "depth": depth, "source": source, "correlation": likeness(passive)})
-                print(json.dumps(rows[-1]), flush=True)
+    for passive in each_cut(options):
+        config = passive.config
+        which = {"seed": config.runtime.seed, "depth": config.model.input_end, "source": config.attacker.source}
+        rows.append({**which, "correlation": likeness(passive)})
+        print(json.dumps(rows[-1]), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

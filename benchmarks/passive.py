@@ -104,6 +104,16 @@ def load_passive(config: RunConfig, depth: str, source: str, images: int, folder
     return Passive(config, parts, published, seconds)
 
 
+def each_cut(options: argparse.Namespace) -> Iterator[Passive]:
+    """The model of each seed, trained unless it is, cut at each of `options.depths`, for each of `options.sources`."""
+    for seed in range(options.seeds):
+        config, folder = passive_config(options, seed), RunFolder(options.out / f"seed-{seed}")
+        train_once(config, folder)
+        for depth in options.depths:
+            for source in options.sources:
+                yield load_passive(config, depth, source, config.attacker.images, folder)
+
+
 def common_options(description: str | None) -> argparse.ArgumentParser:
     """A command line that names the trained models: a config, overrides, seeds and a folder."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
