@@ -121,6 +121,15 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(run_folder: Path, q
         assert all(tensor.isfinite().all() for tensor in load_file(checkpoint).values())
 
 
+def test_a_shadow_that_is_lost_stops_the_run(run_folder: Path, quiet: Reporter) -> None:
+    """Its loss is infinite and its gradient zero, while all its parameters are finite: it would tamper no more."""
+    shadow = ("adversary.shadow=single", "adversary.similarity=frobenius", "adversary.learning_rate=1e25")
+    config = small_config(*shadow, "adversary.alpha=0.001", "adversary.momentum=0")
+    with pytest.raises(DivergenceError, match=r"similarity.* inf by iteration 10;.*Lower adversary.learning_rate"):
+        run(config, run_folder, quiet)
+    assert RunFolder(run_folder).read_metrics() == []
+
+
 def test_attack_on_a_finished_run(run_folder: Path, quiet: Reporter) -> None:
     """Attacking again finds the run's own figures; other settings lie in a folder of their own."""
     first = run(small_config(), run_folder, quiet)

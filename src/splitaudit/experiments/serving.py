@@ -13,7 +13,7 @@ from splitaudit.data import load_attacker_images
 from splitaudit.errors import ConfigError, TransportError
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
-from splitaudit.experiments.training import LOGGED_EVERY, save_state
+from splitaudit.experiments.training import LOGGED_EVERY, save_state, server_metrics
 from splitaudit.learning.checkpoint import load_checkpoint
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.schedules import check_rounds, parallel_clients
@@ -163,7 +163,7 @@ class ServerRecords:
         batches = iteration - self._logged
         speed = batches * self._config.training.batch_size / (now - self._began)
         traffic = {} if self.service is None else self.service.traffic()
-        adversary = {} if self._server.adversary is None else self._server.adversary.metrics()
+        adversary = server_metrics(self._server, self._folder, iteration)
         self._folder.append_metrics({"iteration": iteration, "images_per_second": speed, **traffic, **adversary})
         self._began, self._logged = now, iteration
         if now - self._told >= 10 or iteration == total:

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,15 @@ from splitaudit.experiments.store import RunFolder
 from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from splitaudit.learning.client import Defense
 from splitaudit.learning.layers import learning_rate
+from splitaudit.learning.server import Server
 from splitaudit.learning.session import Session
 from splitaudit.learning.state import State
 
 LOGGED_EVERY = 10
 """Iterations between two rows of the training curves."""
+OF_THE_MODEL = "Lower training.learning_rate (or adversary.alpha, which pulls at the same parameters)"
+OF_THE_SHADOW = "Lower adversary.learning_rate"
+"""What helps against divergence."""
 
 
 @dataclass
@@ -51,7 +56,8 @@ def train(
     hold what a training of their own would have left there, but for timings, which are those of the training that they
     shared. Out of the list are taken those that stand elsewhere than `session`, and those that fail on the way.
 
-    Raises DivergenceError as soon as a loss or a parameter is not finite; the last good checkpoint stays.
+    Raises DivergenceError as soon as a loss, the server's own included, or a parameter is not finite; the last good
+    checkpoint stays.
     """
     total = config.training.iterations
     seconds = resume(session, folder, reporter)
@@ -73,13 +79,13 @@ def train(
             progress(done.iteration, row["loss"], row["images_per_second"])
             alarms.tell()
             seconds = stretch.seconds_before + stretch.seconds()
-            for other, its in others:
-                other.follow(session)
-                _log(config, other, its, stretch)
+            others[:] = [
+                pair for pair in others if _left_in(partial(_follow, config, session, *pair, stretch), reporter)
+            ]
             # Only here, so that a resumed run logs the same rows.
             if time.perf_counter() - saved >= config.runtime.checkpoint_seconds or done.iteration == total:
                 _save(session, folder, seconds)
-                others[:] = [pair for pair in others if _saved(*pair, seconds, reporter)]
+                others[:] = [pair for pair in others if _left_in(partial(_save, *pair, seconds), reporter)]
                 saved = time.perf_counter()
             stretch = _Stretch(seconds)
     return summary(config, folder, seconds)
@@ -91,6 +97,12 @@ def _look_on(session: Session, others: Sequence[Session]) -> None:
     onlookers = [Onlooker(server.adversary, server.images) for server in servers if server.adversary is not None]
     if onlookers:
         session.server.adversary = Watched(session.server.adversary, onlookers)
+
+
+def _follow(config: RunConfig, session: Session, other: Session, its: RunFolder, stretch: _Stretch) -> None:
+    """Bring one that looks on to where the session stands, and log that."""
+    other.follow(session)
+    _log(config, other, its, stretch)
 
 
 def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:
@@ -115,17 +127,30 @@ def _log(config: RunConfig, session: Session, folder: RunFolder, stretch: _Stret
     for offset, loss in enumerate(losses):
         if not math.isfinite(loss):
             _diverged(folder, f"The loss became {loss} at iteration {first + offset + 1}")
-    adversary = session.server.adversary
     row = {
         "iteration": session.iteration,
         "loss": sum(losses) / len(losses),
         "learning_rate": learning_rate(config.training, session.iteration - 1),
         "images_per_second": len(losses) * config.training.batch_size / stretch.seconds(),
-        **({} if adversary is None else adversary.metrics()),
+        **server_metrics(session.server, folder, session.iteration),
         **logged_scores(session.defense),
     }
     folder.append_metrics(row)
     return row
+
+
+def server_metrics(server: Server, folder: RunFolder, iteration: int) -> dict[str, float]:
+    """The server's part of a row of the curves. Raises DivergenceError if a value is not finite.
+
+    Shadow layers can be that far off while each of their parameters is finite, and then learn nothing more, nor tamper.
+    """
+    metrics = {} if server.adversary is None else server.adversary.metrics()
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            _diverged(
+                folder, f"The {name} of the server's shadow became {value} by iteration {iteration}", OF_THE_SHADOW
+            )
+    return metrics
 
 
 def logged_scores(defense: Defense | None) -> dict[str, Any]:
@@ -138,10 +163,10 @@ def _save(session: Session, folder: RunFolder, seconds: float) -> None:
     save_state(folder, session.iteration, session.state(), seconds)
 
 
-def _saved(session: Session, folder: RunFolder, seconds: float, reporter: Reporter) -> bool:
-    """Whether one that looked on could be saved; if not, it is told why again when its own turn comes."""
+def _left_in(work: Callable[[], None], reporter: Reporter) -> bool:
+    """Whether one that looks on goes on to do so; if not, it is told why again when its own turn comes."""
     try:
-        _save(session, folder, seconds)
+        work()
     except (DivergenceError, OSError) as error:
         reporter.say(f"Left out of this training: {error}")
         return False
@@ -155,13 +180,10 @@ def save_state(folder: RunFolder, iteration: int, state: State, seconds: float) 
     save_checkpoint(folder.checkpoints, Checkpoint(iteration, state, {"seconds": seconds}))
 
 
-def _diverged(folder: RunFolder, what: str) -> None:
+def _diverged(folder: RunFolder, what: str, remedy: str = OF_THE_MODEL) -> None:
     kept = load_checkpoint(folder.checkpoints, lambda _text: None)
     last = "no checkpoint was reached" if kept is None else f"the checkpoint of iteration {kept.iteration} is kept"
-    raise DivergenceError(
-        f"{what}; {last} in {folder.path}. Lower training.learning_rate (or adversary.alpha, which pulls at the same "
-        "parameters), and use another --out."
-    )
+    raise DivergenceError(f"{what}; {last} in {folder.path}. {remedy}, and use another --out.")
 
 
 def summary(config: RunConfig, folder: RunFolder, seconds: float) -> TrainingResult:
