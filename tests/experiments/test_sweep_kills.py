@@ -24,7 +24,7 @@ GRID = {
     "set": {
         **dict(override.split("=") for override in TINY),
         "model.width": 8,
-        "training.iterations": 300,
+        "training.iterations": 100,
         "training.batch_size": 16,
         "runtime.threads": 1,
         "runtime.checkpoint_seconds": 0,
