@@ -1,8 +1,9 @@
-"""What to fit shadow layers by, and whether the server's score can tell: shapes and objectives, at cuts behind a ReLU.
+"""What to fit shadow layers by, and whether the server can tell: shapes and objectives, at cuts behind a ReLU.
 
 Every shape is fitted with every objective to the recording of `benchmarks.passive`, and then attacked with. The table
-gives the server's own evidence (the held-out score) beside the drop, which only an audit can measure; the rank
-correlation between the two says how well a server can choose.
+gives the server's own evidence (the held-out score, and how well a network tells the activations apart) beside the
+drop, which only an audit can measure; the rank correlation between them says how well a server can choose. With
+`--held-out`, training images that nobody holds take the place of test images: to choose by.
 
     python -m benchmarks.alignment --out runs/passive --set data.root=FOLDER [--depths depth2 depth3] [--sources ...]
 """
@@ -15,8 +16,9 @@ from pathlib import Path
 from scipy.stats import spearmanr
 from torch import fx
 
-from benchmarks.judge import Judge
+from benchmarks.judge import Judge, nobodys
 from benchmarks.passive import Passive, common_options, each_cut
+from benchmarks.two_sample import told_apart
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.alignment.align import STRETCH
 from splitaudit.adversary.alignment.evidence import Evidence
@@ -50,6 +52,9 @@ class Row:
     score: float
     true_score: float
     """Of the clients' own layers: an oracle. What scores no worse, the server cannot tell from them."""
+    told_apart: float
+    """From the recording, by a network; see `benchmarks.two_sample`."""
+    true_told_apart: float
     seconds: float
     drop: float
     true_input: float
@@ -58,16 +63,15 @@ class Row:
     vjp_cosine: float
 
 
-def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: int, judged: int) -> list[Row]:
+def fit_all(passive: Passive, judge: Judge, shapes: list[str], objectives: list[str], steps: int) -> list[Row]:
     """One row for each shape and objective."""
     config, parts = passive.config.alignment, passive.parts
     assert isinstance(parts.model.F2, fx.GraphModule), "`cut` made the server layers"
     assert parts.adversary is not None
     own, images = own_runtime(parts.runtime), parts.data.attacker.images
     evidence = Evidence(parts.adversary.recording, parts.model.F2, images, config, own)
-    judge = Judge(passive, judged)
     true_input, noise = judge.drop("sladv-true-input"), judge.drop("noise")
-    true_score = evidence.score(parts.model.F1)
+    true_score, true_told_apart = evidence.score(parts.model.F1), told_apart(parts.model.F1, evidence)
     rows = []
     for shape in shapes:
         for name in objectives:
@@ -88,6 +92,8 @@ def fit_all(passive: Passive, shapes: list[str], objectives: list[str], steps: i
                     steps=max(fit.scores),
                     score=fit.score,
                     true_score=true_score,
+                    told_apart=told_apart(fit.shadow, evidence),
+                    true_told_apart=true_told_apart,
                     seconds=fit.seconds,
                     drop=judge.aligned(fit.shadow),
                     true_input=true_input,
@@ -108,17 +114,24 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["residual-5x5", "multi", "resnet"])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES))
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--judged", type=int, default=500, help="test images that are attacked")
+    parser.add_argument("--judged", type=int, default=500, help="images that are attacked")
+    parser.add_argument("--held-out", action="store_true", help="judge by training images that nobody holds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
     for passive in each_cut(options):
-        found = fit_all(passive, options.shapes, options.objectives, options.steps, options.judged)
+        held_out = nobodys(passive.parts.data, passive.config, options.judged) if options.held_out else None
+        judge = Judge(passive, options.judged, held_out)
+        found = fit_all(passive, judge, options.shapes, options.objectives, options.steps)
         rows += found
         if len(found) > 2:
-            told = spearmanr([row.score for row in found], [row.drop for row in found]).statistic
-            which = f"{passive.config.model.input_end}, {passive.config.attacker.source}"
-            print(f"{which}: rank correlation of score and drop {told:.2f} over {len(found)} fits")
+            drops = [row.drop for row in found]
+            told = {
+                "score": spearmanr([row.score for row in found], drops).statistic,
+                "telling apart": spearmanr([row.told_apart for row in found], drops).statistic,
+            }
+            which = f"{passive.config.model.input_end}, {passive.config.attacker.source}, {len(found)} fits"
+            print(f"{which}: rank correlation with drop", *(f"{name} {value:.2f}" for name, value in told.items()))
     if options.json is not None:
         options.json.write_text(json.dumps([vars(row) for row in rows], indent=2))
 

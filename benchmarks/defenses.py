@@ -3,28 +3,31 @@ defence, under the published, the aligned and the adaptive server, through the t
 
     python -m benchmarks.defenses --out runs/passive --json FILE --set data.root=FOLDER
         [--seeds 3] [--defenses harden harden-twice ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
-        [--aligned-also cifar10 fashion-mnist]
+        [--aligned-also cifar10 fashion-mnist] [--amounts images=6000 epochs=2 ...] [--held-out]
 
 Models are those of `benchmarks.passive`. The seconds of their training, which `share_of_training` divides by, include
 three published servers that learned beside it, and recorders at every depth: shares of a training alone are larger.
 Gradient evaluations, counted in images, have no such company.
 
-The adaptive server expects each variant of `harden` by its own settings; to other defences, `harden` as configured.
-What is crafted through layers aligned with images of other sources meets the same defended model.
+The adaptive server expects each variant of `harden` by its own settings; to other defences, `harden` as configured, and
+also where `--amounts` of it differ. What is crafted through layers aligned with images of other sources meets the same
+defended model. With `--held-out`, training images that nobody holds take the place of test images: to choose by.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.judge import nobodys
 from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import override_config
+from splitaudit.data import ImageSet
 from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.after_settings import AfterDefense, HardenConfig
 from splitaudit.evaluation.attack import make_attack
@@ -54,9 +57,28 @@ VARIANTS: dict[str, tuple[AfterDefense, list[str]]] = {
 """A defence and settings of it, by the name of both."""
 
 
-def varied(config: RunConfig, variant: str) -> RunConfig:
-    """The config with a variant's settings."""
-    return resolve(override_config(config, VARIANTS[variant][1]))
+@dataclass(frozen=True)
+class Trial:
+    """A defence to be measured."""
+
+    label: str
+    name: AfterDefense
+    config: RunConfig
+    expected: RunConfig
+    """By the adaptive server."""
+
+
+def make_trials(config: RunConfig, variants: Sequence[str], amounts: Sequence[str]) -> list[Trial]:
+    """The variants, and `harden` with each of these settings instead of the config's."""
+    trials = []
+    for variant in variants:
+        name, settings = VARIANTS[variant]
+        own = resolve(override_config(config, settings))
+        trials.append(Trial(variant, name, own, own))
+    for amount in amounts:
+        own = resolve(override_config(config, [f"defense.harden.{amount}"]))
+        trials.append(Trial(f"harden, {amount}", "harden", own, config))
+    return trials
 
 
 def expected(config: RunConfig) -> HardenConfig:
@@ -65,28 +87,27 @@ def expected(config: RunConfig) -> HardenConfig:
     return config.defense.harden.model_copy(update={"rounds": 1, "parties": "alone"})
 
 
-def make_bench(passive: Passive, config: RunConfig, judged: int, tested: int, cache: Path) -> Bench:
-    """Align, harden the server's surrogates as `config` has it, and craft."""
+def make_bench(passive: Passive, config: RunConfig, judged: int, test: ImageSet, cache: Path) -> Bench:
+    """Align, harden the server's surrogates as `config` has it, and craft of the first of the `test` images."""
     parts, reporter = passive.parts, Reporter()
     assert parts.adversary is not None
     aligned, _ = obtain_aligned(config, parts.adversary, parts.model, parts.data, cache, parts.runtime, reporter)
     target = replace(parts.target(aligned), shadow=passive.published)
-    data = replace(parts.data, test=parts.data.test.subset(torch.arange(tested or len(parts.data.test))))
+    data = replace(parts.data, test=test)
     evaluation = config.evaluation.model_copy(update={"images": judged})
     return set_up(
         config.model_copy(update={"evaluation": evaluation}), target, data, passive.training_seconds, reporter
     )
 
 
-def measure(bench: Bench, config: RunConfig, variant: str) -> tuple[nn.Module, DefenseResult]:
-    """One variant of a defence, with its config, against what was crafted for it, or for one expected alike; and the
-    defended model."""
-    config = config.model_copy(update={"evaluation": bench.config.evaluation})
-    name, runtime = VARIANTS[variant][0], bench.target.runtime
+def measure(bench: Bench, trial: Trial) -> tuple[nn.Module, DefenseResult]:
+    """A defence against what was crafted for it, or for one expected alike; and the defended model."""
+    config = trial.config.model_copy(update={"evaluation": bench.config.evaluation})
+    name, runtime = trial.name, bench.target.runtime
     trained, result = replace(bench, config=config).measure(name, "")
     assert config.defense is not None, "a defence has settings"
     whole = DEFENSES[name].whole(trained.model, config.defense.settings_of(name), derive_seed(runtime.seed, name))
-    return runtime.place(whole), result.model_copy(update={"name": variant})
+    return runtime.place(whole), result.model_copy(update={"name": trial.label})
 
 
 def craft_aligned(bench: Bench, passive: Passive, cache: Path) -> list[Crafted]:
@@ -127,9 +148,11 @@ def main() -> None:
     """Print the figures of every seed and defence, and write them as JSON."""
     parser = common_options(__doc__)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--defenses", nargs="+", default=["harden"], choices=list(VARIANTS))
-    parser.add_argument("--judged", type=int, default=1000, help="test images that are attacked")
-    parser.add_argument("--tested", type=int, default=0, help="test images of the clean accuracy; 0 for all")
+    parser.add_argument("--defenses", nargs="*", default=["harden"], choices=list(VARIANTS))
+    parser.add_argument("--amounts", nargs="*", default=[], help="settings of `harden`, each for itself")
+    parser.add_argument("--held-out", action="store_true", help="judge by training images that nobody holds")
+    parser.add_argument("--judged", type=int, default=1000, help="of the test images, that are attacked")
+    parser.add_argument("--tested", type=int, default=0, help="images of the clean accuracy; 0 for all test images")
     parser.add_argument("--source", default="tiny-imagenet", help="of the server's images")
     parser.add_argument("--images", type=int, default=4096, help="of the server")
     parser.add_argument("--aligned-also", nargs="*", default=[], help="other sources, for the aligned server alone")
@@ -144,13 +167,16 @@ def main() -> None:
         passive = load_passive(config, "depth1", options.source, options.images, folder)
         benches: dict[HardenConfig, Bench] = {}
         others: dict[str, list[Crafted]] = {}
-        for variant in options.defenses:
-            config = varied(passive.config, variant)
-            if expected(config) not in benches:
-                judged, tested = options.judged, options.tested
-                benches[expected(config)] = make_bench(passive, config, judged, tested, folder.path / "depth1")
-            bench = benches[expected(config)]
-            model, result = measure(bench, config, variant)
+        test = passive.parts.data.test
+        if options.held_out:
+            test = nobodys(passive.parts.data, passive.config, options.tested or options.judged)
+        test = test.subset(torch.arange(options.tested or len(test)))
+        for trial in make_trials(passive.config, options.defenses, options.amounts):
+            if expected(trial.expected) not in benches:
+                cache = folder.path / "depth1"
+                benches[expected(trial.expected)] = make_bench(passive, trial.expected, options.judged, test, cache)
+            bench = benches[expected(trial.expected)]
+            model, result = measure(bench, trial)
             for source in options.aligned_also if not others else ():
                 other = load_passive(passive_config(options, seed), "depth1", source, options.images, folder)
                 others[source] = craft_aligned(bench, other, folder.path / "depth1")

@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from benchmarks.passive import Passive
+from splitaudit.config import RunConfig
+from splitaudit.data import AuditData, ImageSet
+from splitaudit.data.partition import attacker_subset
 from splitaudit.evaluation.attack import make_attack
 from splitaudit.evaluation.audit import make_budget
 from splitaudit.evaluation.diagnosis import diagnose
@@ -14,15 +17,27 @@ from splitaudit.evaluation.result import Diagnosis
 from splitaudit.evaluation.target import Target
 
 
-class Judge:
-    """Attacks the first test images of one trained model, with the config's budget."""
+def nobodys(data: AuditData, config: RunConfig, images: int) -> ImageSet:
+    """So many labelled training images that neither a client nor a server has: what settings may be chosen by.
 
-    def __init__(self, passive: Passive, images: int | None) -> None:
+    Raises DataError if the reserve has not so many beside those that the server takes, or would take, of it.
+    """
+    reserve, taken = data.partition.reserve, config.attacker.images
+    order = attacker_subset(
+        len(reserve), taken + images, config.data.name, config.runtime.seed, "--judged beside attacker.images"
+    )
+    return data.train.subset(reserve[order[taken:]])
+
+
+class Judge:
+    """Attacks images of one trained model, with the config's budget: the first test images, unless others are given."""
+
+    def __init__(self, passive: Passive, images: int | None, others: ImageSet | None = None) -> None:
         self._passive = passive
         self._batch_size = passive.config.evaluation.batch_size
         self._target = passive.parts.target()
-        test = passive.parts.data.test
-        few = test.subset(torch.arange(images or len(test)))
+        shown = passive.parts.data.test if others is None else others
+        few = shown.subset(torch.arange(images or len(shown)))
         self._clean = measure_clean(self._target, few, self._batch_size, passive.parts.runtime)
 
     @property

@@ -50,19 +50,19 @@ class Evidence:
         self._tapped = server.tap(server.spread(config.stages)).eval()
         order = torch.randperm(len(images), generator=derive_generator(runtime.seed, "held-out images"))
         held = max(8, len(images) // HELD_OUT)
-        self.images, self._held_images = images[order[held:]], images[order[:held]]
+        self.images, self.held_images = images[order[held:]], images[order[:held]]
         self.normalize = Normalize(*pixel_statistics(self.images))
         """Standardises pixels (N, C, H, W) of such images."""
         runtime.place(self.normalize)
         # What was recorded in bf16 may be looked at in float32, as a later attack is told to.
         recorded = recording.activations.float() if runtime.precision == "float32" else recording.activations
         judging = torch.arange(len(recorded), device=recorded.device) % HELD_OUT == 0
-        self.activations = recorded[~judging]
+        self.activations, self.held_activations = recorded[~judging], recorded[judging]
         self.batch = max(1, len(self.activations) // recording.batches)
         """How many of the activations, about, are of one batch."""
         # At the cut the streaming moments, since they look back further than the recorded batches.
         self.references = [recording.moments, *self._moments(self.activations)[1:]]
-        self._held = self._moments(recorded[judging])
+        self._held = self._moments(self.held_activations)
         self._weights = [1.0, *(VECTOR_WEIGHT if features.dim() == 2 else 1.0 for features in self._sample()[1:])]
 
     @cached_property
@@ -99,7 +99,7 @@ class Evidence:
 
         The distances of `Moments.distance` at the cut and after each stage, added; 0 for the same statistics.
         """
-        shown = (self._held_images if images is None else images).split(BATCH)
+        shown = (self.held_images if images is None else images).split(BATCH)
         activations = torch.cat([self.imitate(shadow, self.runtime.pixels(batch)) for batch in shown])
         found = self._moments(activations)
         return float(self.total(held.distance(own) for held, own in zip(self._held, found, strict=True)))
