@@ -3,13 +3,13 @@
     python -m benchmarks.detectors --json runs/detectors.json [--seeds 3] [--honest 20] [--share 0.25] [--set a.b=value]
         [--servers mse:1 hijack ...] [--detectors faint-steps ...] [--until-alarm] [CONFIG]
 
-Each training ends after `--share` of its iterations, by when a detection must have come. With `--until-alarm`, one
-with a tampering server ends when all that look on have raised theirs: its scores are at least what is told. Detectors
-that change what is sent have trainings of their own, the others share theirs. Each training is calibrated on the
-first client's images, as it would do itself, so that no other seed has a part in its thresholds; once for all the
-servers of a seed. Cost is CPU time in the detector over that of the rest of the step, in honest trainings. What the
-JSON file has already is not computed again; rows of another config, share or company stay in it, and out of the
-table.
+Each training ends after `--share` of its iterations, by when a detection must have come, or when its loss is not finite
+any more. With `--until-alarm`, one with a tampering server ends when all that look on have raised theirs: its scores
+are at least what is told. Detectors that change what is sent have trainings of their own, the others share theirs. Each
+training is calibrated on the first client's images, as it would do itself, so that no other seed has a part in its
+thresholds; once for all the servers of a seed. Cost is CPU time in the detector over that of the rest of the step, in
+honest trainings. What the JSON file has already is not computed again; rows of another config, share or company stay in
+it, and out of the table.
 """
 
 import argparse
@@ -159,6 +159,8 @@ def watch(
     began = time.thread_time()
     for done in parts.session.rounds():
         losses += [float(loss) for loss in done.losses]
+        if not math.isfinite(losses[-1]):
+            break  # as a run would
         noticed = server != "honest" and len(parts.during.alarms()) == len(detectors)
         if done.iteration >= watched or (options.until_alarm and noticed):
             break
