@@ -4,10 +4,8 @@ They are the very commands that run on machines of their own, `splitaudit serve`
 becomes the checkpoint and the curves of the run's folder, as the training in one process would have left them.
 """
 
-import ctypes
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +27,17 @@ from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint
 from splitaudit.learning.layers import learning_rate
 from splitaudit.learning.state import join, part
 from splitaudit.transport import certificates
+
+ENDING_WITH_PARENT = """
+import ctypes, signal, sys
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+from splitaudit.cli import main
+main()
+"""
+"""The command line, in a process that Linux ends when its parent ends, whatever ends that; elsewhere nothing happens.
+Said by the process itself: what is run for it between fork and exec can crash where this one has threads."""
 
 
 def train_in_processes(config: RunConfig, data: AuditData, folder: RunFolder, reporter: Reporter) -> None:
@@ -85,19 +94,17 @@ def _started(
     processes: dict[str, subprocess.Popen[bytes]] = {}
     # Whoever waits for its turn must not keep a core busy.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    start = [sys.executable, "-c", "from splitaudit.cli import main; main()"]
     try:
         for name, command in commands.items():
             options = ["--certs", f"{name}/certs", "--out", f"{name}/run", "--set", f"transport.address={address}"]
             with (base / f"{name}.log").open("wb") as log:
                 processes[name] = subprocess.Popen(
-                    [*start, *command, *options],
+                    [sys.executable, "-c", ENDING_WITH_PARENT, *command, *options],
                     cwd=base,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    preexec_fn=_end_with_parent,
                 )
         yield processes
     finally:
@@ -110,14 +117,6 @@ def _started(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process when its parent does, whatever ends it; elsewhere nothing happens."""
-    if sys.platform != "linux":
-        return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _check(processes: dict[str, "subprocess.Popen[bytes]"], base: Path) -> None:
