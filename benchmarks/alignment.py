@@ -126,12 +126,15 @@ def main() -> None:
         rows += found
         if len(found) > 2:
             drops = [row.drop for row in found]
-            told = {
-                "score": spearmanr([row.score for row in found], drops).statistic,
-                "telling apart": spearmanr([row.told_apart for row in found], drops).statistic,
+            evidence = {
+                "score": [row.score for row in found],
+                "telling apart": [row.told_apart for row in found],
+                "their product": [row.score * row.told_apart for row in found],
             }
             which = f"{passive.config.model.input_end}, {passive.config.attacker.source}, {len(found)} fits"
-            print(f"{which}: rank correlation with drop", *(f"{name} {value:.2f}" for name, value in told.items()))
+            print(f"{which}: rank correlation with drop")
+            for name, values in evidence.items():
+                print(f"  {name:<15}{spearmanr(values, drops).statistic:6.2f}")
     if options.json is not None:
         options.json.write_text(json.dumps([vars(row) for row in rows], indent=2))
 
