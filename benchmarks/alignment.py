@@ -134,7 +134,8 @@ def main() -> None:
             which = f"{passive.config.model.input_end}, {passive.config.attacker.source}, {len(found)} fits"
             print(f"{which}: rank correlation with drop")
             for name, values in evidence.items():
-                print(f"  {name:<15}{spearmanr(values, drops).statistic:6.2f}")
+                told = spearmanr(values, drops)
+                print(f"  {name:<15}{told.statistic:6.2f} (p = {told.pvalue:.3f})")
     if options.json is not None:
         options.json.write_text(json.dumps([vars(row) for row in rows], indent=2))
 

@@ -3,13 +3,13 @@
     python -m benchmarks.detectors --json runs/detectors.json [--seeds 3] [--honest 20] [--share 0.25] [--set a.b=value]
         [--servers mse:1 hijack ...] [--detectors faint-steps ...] [--until-alarm] [CONFIG]
 
-Each training ends after `--share` of its iterations, by when a detection must have come, or when its loss is not finite
-any more. With `--until-alarm`, one with a tampering server ends when all that look on have raised theirs: its scores
-are at least what is told. Detectors that change what is sent have trainings of their own, the others share theirs. Each
-training is calibrated on the first client's images, as it would do itself, so that no other seed has a part in its
-thresholds; once for all the servers of a seed. Cost is CPU time in the detector over that of the rest of the step, in
-honest trainings. What the JSON file has already is not computed again; rows of another config, share or company stay in
-it, and out of the table.
+Each training ends after `--share` of its iterations, by when a detection must have come, or when its loss, or its
+server's, is not finite any more. With `--until-alarm`, one with a tampering server ends when all that look on have
+raised theirs: its scores are at least what is told. Detectors that change what is sent have trainings of their own, the
+others share theirs. Each training is calibrated on the first client's images, as it would do itself, so that no other
+seed has a part in its thresholds; once for all the servers of a seed. Cost is CPU time in the detector over that of the
+rest of the step, in honest trainings. What the JSON file has already is not computed again; rows of another config,
+share or company stay in it, and out of the table.
 """
 
 import argparse
@@ -36,6 +36,8 @@ from splitaudit.runtime import resolve
 ALPHAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 GROUPS = (("gradient-decomposition", "scrutinizer", "splitout"), ("trapezoid", "splitguard"), ("faint-steps",))
 """Detectors that can share a training."""
+FROBENIUS_RATE = 1e-4
+"""Of shadows whose loss is not divided by the number of activations: they diverge at the usual one."""
 EVASIONS = {
     "orthogonal": "{orthogonal: true}",
     "sparse": "{share: 0.02}",
@@ -63,8 +65,8 @@ class Row:
     """CPU time in the detector, over that of the rest of the step."""
     rehearsal: float
     """CPU time of the honest training of one's own, for all detectors of the training together, in its steps."""
-    loss: float
-    """Of the last ten iterations."""
+    loss: float | None
+    """Of the last ten iterations; None if it is not finite."""
     setting: str = ""
     """Which config and share it is of; unknown for rows of files from before it was noted."""
 
@@ -76,6 +78,8 @@ def server_overrides(server: str, watched: int) -> list[str]:
     if name in ("honest", "hijack"):
         return [f"adversary.kind={name}", *extra]
     similarity, _, alpha = name.partition(":")
+    if similarity == "frobenius":
+        extra.append(f"adversary.learning_rate={FROBENIUS_RATE}")
     return ["adversary.kind=sladv", f"adversary.similarity={similarity}", f"adversary.alpha={alpha}", *extra]
 
 
@@ -159,12 +163,15 @@ def watch(
     began = time.thread_time()
     for done in parts.session.rounds():
         losses += [float(loss) for loss in done.losses]
-        if not math.isfinite(losses[-1]):
+        adversary = parts.session.server.adversary
+        own = [] if adversary is None else adversary.metrics().values()
+        if not all(map(math.isfinite, (losses[-1], *own))):
             break  # as a run would
         noticed = server != "honest" and len(parts.during.alarms()) == len(detectors)
         if done.iteration >= watched or (options.until_alarm and noticed):
             break
     seconds = time.thread_time() - began
+    loss = float(np.mean(losses[-10:]))
     rest = seconds - sum(each.seconds for each in watches.values())
     found = {detection.name: detection for detection in parts.during.detections()}
     return [
@@ -178,7 +185,7 @@ def watch(
             iterations=len(losses),
             cost=watches[name].seconds / rest,
             rehearsal=rehearsals[key].seconds / rest * len(losses),
-            loss=float(np.mean(losses[-10:])),
+            loss=loss if math.isfinite(loss) else None,
             setting=setting_of(options, detectors),
         )
         for name in detectors
@@ -212,9 +219,14 @@ def table(rows: Sequence[Row]) -> str:
             lines.append(
                 f"  {server:<18}{len(tampered):>5}{found.auc:>7.2f}{found.power:>8.2f}"
                 f"{len(steps) / len(tampered):>8.2f}{(f'{np.median(steps):.0f}' if steps else '-'):>13}"
-                f"{np.mean([row.loss for row in tampered]):>7.2f}"
+                f"{_mean_loss(tampered):>7}"
             )
     return "\n".join(lines)
+
+
+def _mean_loss(rows: Sequence[Row]) -> str:
+    losses = [row.loss for row in rows if row.loss is not None]
+    return f"{np.mean(losses):.2f}" if losses else "-"
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ STEPS, ROWS, LEARNING_RATE = 200, 8192, 1e-3
 def told_apart(shadow: nn.Module, evidence: Evidence) -> float:
     """How well shadow layers, in eval mode, are told from the clients', by their activations of the server's images.
 
-    The share of its uncertainty that the network loses, on images and samples held out from it and from the fit: 1 if
-    it is never in doubt and right, 0, or a little less, if there is nothing to go by.
+    The share of its uncertainty that the network loses, on images and samples that neither it nor the fit was trained
+    on: 1 if it is never in doubt and right, 0, or a little less, if there is nothing to go by.
     """
     own, own_held = (_imitated(shadow, evidence, images) for images in (evidence.images, evidence.held_images))
     seed = evidence.runtime.seed

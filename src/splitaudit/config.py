@@ -163,7 +163,8 @@ class AdversaryConfig(Section):
     shadow_blocks: PositiveInt = 2
     """Residual blocks of the shadow `multi`."""
     learning_rate: PositiveFloat = 0.01
-    """Of the shadow. `frobenius` is not divided by the number of activations, and needs far less."""
+    """Of the shadow, or of what `hijack` has in its place. `frobenius` is not divided by the number of activations, and
+    needs far less, such as 0.0001."""
     momentum: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")

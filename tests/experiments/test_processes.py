@@ -1,13 +1,15 @@
 """A server process and client processes leave what one process leaves: the state bit for bit, and the curves."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from splitaudit.data import load_audit_data
 from splitaudit.errors import RunError
-from splitaudit.experiments.processes import train_in_processes
+from splitaudit.experiments.processes import ENDING_WITH_PARENT, train_in_processes
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.training import train
@@ -62,3 +64,13 @@ def test_as_in_one_process_where_clients_watch(tmp_path: Path) -> None:
     one, many = ([row["detectors"] for row in folder.read_metrics()] for folder in folders)
     assert one[-1]
     assert many == one
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_process_that_was_left_alone_before_it_began_ends() -> None:
+    """Its parent is another than the one that started it."""
+    started = subprocess.run(
+        [sys.executable, "-c", ENDING_WITH_PARENT, "0"], capture_output=True, text=True, check=False
+    )
+    assert started.returncode == 1
+    assert "is gone" in started.stderr

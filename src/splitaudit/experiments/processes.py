@@ -29,15 +29,19 @@ from splitaudit.learning.state import join, part
 from splitaudit.transport import certificates
 
 ENDING_WITH_PARENT = """
-import ctypes, signal, sys
+import ctypes, os, signal, sys
+parent = int(sys.argv.pop(1))
 if sys.platform == "linux":
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit("The process that started this one is gone.")
 from splitaudit.cli import main
 main()
 """
-"""The command line, in a process that Linux ends when its parent ends, whatever ends that; elsewhere nothing happens.
-Said by the process itself: what is run for it between fork and exec can crash where this one has threads."""
+"""The command line after its parent's id, in a process that Linux ends when that ends, whatever ends it; elsewhere
+nothing happens. Said by the process itself: what is run for it between fork and exec can crash, where this one has
+threads."""
 
 
 def train_in_processes(config: RunConfig, data: AuditData, folder: RunFolder, reporter: Reporter) -> None:
@@ -99,7 +103,7 @@ def _started(
             options = ["--certs", f"{name}/certs", "--out", f"{name}/run", "--set", f"transport.address={address}"]
             with (base / f"{name}.log").open("wb") as log:
                 processes[name] = subprocess.Popen(
-                    [sys.executable, "-c", ENDING_WITH_PARENT, *command, *options],
+                    [sys.executable, "-c", ENDING_WITH_PARENT, str(os.getpid()), *command, *options],
                     cwd=base,
                     env=environment,
                     stdin=subprocess.DEVNULL,

@@ -27,8 +27,8 @@ from splitaudit.learning.state import State
 LOGGED_EVERY = 10
 """Iterations between two rows of the training curves."""
 OF_THE_MODEL = "Lower training.learning_rate (or adversary.alpha, which pulls at the same parameters)"
-OF_THE_SHADOW = "Lower adversary.learning_rate"
-"""What helps against divergence."""
+OF_THE_SERVER = "Lower adversary.learning_rate, or training.learning_rate if the model diverged with it"
+"""What helps against divergence. A server of U-shaped split learning does not see the loss."""
 
 
 @dataclass
@@ -147,9 +147,7 @@ def server_metrics(server: Server, folder: RunFolder, iteration: int) -> dict[st
     metrics = {} if server.adversary is None else server.adversary.metrics()
     for name, value in metrics.items():
         if not math.isfinite(value):
-            _diverged(
-                folder, f"The {name} of the server's shadow became {value} by iteration {iteration}", OF_THE_SHADOW
-            )
+            _diverged(folder, f"The adversary's {name} became {value} by iteration {iteration}", OF_THE_SERVER)
     return metrics
 
 
