@@ -64,8 +64,8 @@ class Trial:
     label: str
     name: AfterDefense
     config: RunConfig
-    expected: RunConfig
-    """By the adaptive server."""
+    guess: RunConfig
+    """By which the adaptive server goes."""
 
 
 def make_trials(config: RunConfig, variants: Sequence[str], amounts: Sequence[str]) -> list[Trial]:
@@ -172,10 +172,10 @@ def main() -> None:
             test = nobodys(passive.parts.data, passive.config, options.tested or options.judged)
         test = test.subset(torch.arange(options.tested or len(test)))
         for trial in make_trials(passive.config, options.defenses, options.amounts):
-            if expected(trial.expected) not in benches:
+            if expected(trial.guess) not in benches:
                 cache = folder.path / "depth1"
-                benches[expected(trial.expected)] = make_bench(passive, trial.expected, options.judged, test, cache)
-            bench = benches[expected(trial.expected)]
+                benches[expected(trial.guess)] = make_bench(passive, trial.guess, options.judged, test, cache)
+            bench = benches[expected(trial.guess)]
             model, result = measure(bench, trial)
             for source in options.aligned_also if not others else ():
                 other = load_passive(passive_config(options, seed), "depth1", source, options.images, folder)
