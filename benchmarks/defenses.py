@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks.judge import nobodys
-from benchmarks.passive import Passive, common_options, load_passive, passive_config, train_once
+from benchmarks.passive import Passive, common_options, each_trained, load_passive
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import override_config
 from splitaudit.data import ImageSet
@@ -38,7 +38,6 @@ from splitaudit.evaluation.threats import Threat
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.measuring_defenses import Bench, set_up
 from splitaudit.experiments.progress import Reporter
-from splitaudit.experiments.store import RunFolder
 from splitaudit.randomness import derive_seed
 from splitaudit.runtime import resolve
 
@@ -147,7 +146,6 @@ def describe(result: DefenseResult, others: Mapping[str, ServerResult]) -> str:
 def main() -> None:
     """Print the figures of every seed and defence, and write them as JSON."""
     parser = common_options(__doc__)
-    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--defenses", nargs="*", default=["harden"], choices=list(VARIANTS))
     parser.add_argument("--amounts", nargs="*", default=[], help="settings of `harden`, each for itself")
     parser.add_argument("--held-out", action="store_true", help="judge by training images that nobody holds")
@@ -160,10 +158,7 @@ def main() -> None:
     options = parser.parse_args()
     options.overrides.append("defense.after=[]")
     rows: list[dict[str, Any]] = []
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        config = passive_config(options, seed)
-        folder = RunFolder(options.out / f"seed-{seed}")
-        train_once(config, folder)
+    for config, folder in each_trained(options):
         passive = load_passive(config, "depth1", options.source, options.images, folder)
         benches: dict[HardenConfig, Bench] = {}
         others: dict[str, list[Crafted]] = {}
@@ -178,11 +173,11 @@ def main() -> None:
             bench = benches[expected(trial.guess)]
             model, result = measure(bench, trial)
             for source in options.aligned_also if not others else ():
-                other = load_passive(passive_config(options, seed), "depth1", source, options.images, folder)
+                other = load_passive(config, "depth1", source, options.images, folder)
                 others[source] = craft_aligned(bench, other, folder.path / "depth1")
             batch_size = bench.config.evaluation.batch_size
             found = {s: score_servers(model, crafted, bench.clean, batch_size)[0] for s, crafted in others.items()}
-            print(f"seed {seed}, {describe(result, found)}", flush=True)
+            print(f"seed {config.runtime.seed}, {describe(result, found)}", flush=True)
             also = {source: server.model_dump(mode="json") for source, server in found.items()}
             rows.append({**result.model_dump(mode="json"), "aligned_also": also})
             options.json.write_text(json.dumps(rows, indent=2))

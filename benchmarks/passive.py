@@ -104,11 +104,17 @@ def load_passive(config: RunConfig, depth: str, source: str, images: int, folder
     return Passive(config, parts, published, seconds)
 
 
+def each_trained(options: argparse.Namespace, *, with_published: bool = True) -> Iterator[tuple[RunConfig, RunFolder]]:
+    """The config and the folder of each seed's model, trained unless it is."""
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        config, folder = passive_config(options, seed), RunFolder(options.out / f"seed-{seed}")
+        train_once(config, folder, with_published=with_published)
+        yield config, folder
+
+
 def each_cut(options: argparse.Namespace) -> Iterator[Passive]:
     """The model of each seed, trained unless it is, cut at each of `options.depths`, for each of `options.sources`."""
-    for seed in range(options.seeds):
-        config, folder = passive_config(options, seed), RunFolder(options.out / f"seed-{seed}")
-        train_once(config, folder)
+    for config, folder in each_trained(options):
         for depth in options.depths:
             for source in options.sources:
                 yield load_passive(config, depth, source, config.attacker.images, folder)
@@ -119,6 +125,7 @@ def common_options(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default="cifar10-cpu")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     return parser
@@ -180,12 +187,10 @@ def _overheard(config: RunConfig, parts: Parts) -> Iterator[dict[str, Recorder]]
 def main() -> None:
     """Train the models that the other benchmarks attack."""
     parser = common_options(__doc__)
-    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--without-published", action="store_true")
     options = parser.parse_args()
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        folder = RunFolder(options.out / f"seed-{seed}")
-        train_once(passive_config(options, seed), folder, with_published=not options.without_published)
+    for _, folder in each_trained(options, with_published=not options.without_published):
+        print(f"{folder.path} is trained")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ from pathlib import Path
 from scipy.stats import t
 
 from benchmarks.judge import Judge
-from benchmarks.passive import SOURCES, Passive, common_options, load_passive, passive_config, train_once
+from benchmarks.passive import SOURCES, Passive, common_options, each_trained, load_passive
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.progress import Reporter
-from splitaudit.experiments.store import RunFolder
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     rows: list[Row] = []
-    for seed in range(options.seeds):
-        config, folder = passive_config(options, seed), RunFolder(options.out / f"seed-{seed}")
-        train_once(config, folder)
+    for config, folder in each_trained(options):
         for depth in options.depths:
             for source in options.sources:
                 for images in options.images:
