@@ -1,5 +1,7 @@
 """What several tests need: a small real audit (handwritten digits, a narrow cnn) and the parts it is made of."""
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import load_config
 from splitaudit.data import AuditData, load_audit_data
+from splitaudit.data.embedded import Digits, Patches
 from splitaudit.experiments.parts import Parts, build
 from splitaudit.runtime import resolve
 
@@ -21,6 +24,7 @@ SMALL = (
     "training.iterations=20",
     "training.batch_size=16",
     "training.lr_schedule=constant",
+    "alignment.candidates=[linear,single]",
     "alignment.steps=20",
     "alignment.batch_size=16",
     "evaluation.images=40",
@@ -48,6 +52,15 @@ def small_config(*overrides: str) -> RunConfig:
 def small_parts(*overrides: str) -> Parts:
     """What such a config describes, built and untrained."""
     return build(small_config(*overrides), lambda _text: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_are_read_once() -> Iterator[None]:
+    """Nearly every test wants the digits and all the patches, and nothing changes an image in its place."""
+    with pytest.MonkeyPatch.context() as patch:
+        for source in (Digits, Patches):
+            patch.setattr(source, "read", cache(source.read))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.config import TrainingConfig
+from splitaudit.defenses import gate
 from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.harden import harden, hardened_network, settled
@@ -66,7 +67,8 @@ def test_the_file_says_whether_images_are_mirrored(parts: Parts, tmp_path: Path)
         torch.testing.assert_close(load_hardened(tmp_path)(pixels), Mirrored(parts.model.whole)(pixels))
 
 
-def test_hardened_models_look_at_both_if_they_are_to(parts: Parts) -> None:
+def test_hardened_models_look_at_both_if_they_are_to(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "FEWEST_STEPS", 50)
     quick = {"images": 50, "epochs": 1, "parties": "alone", "steps": 1}
     settings = HardenConfig.model_validate(quick | {"mirrored": True})
     view = view_of(parts, settings)

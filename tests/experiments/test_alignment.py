@@ -1,5 +1,7 @@
 """The aligned server in a run: made once, kept, made anew where damaged, and made again of other images."""
 
+import importlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,17 +13,48 @@ from safetensors.torch import load
 
 from splitaudit import cli
 from splitaudit.errors import ConfigError
-from splitaudit.evaluation.result import Result
+from splitaudit.evaluation.result import Result, read_result
 from splitaudit.experiments import alignment
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import attack, run
+from splitaudit.experiments.store import RunFolder
 from splitaudit.learning.state import State
 from tests.conftest import small_config, without_timings
 from tests.experiments.folders import judgement, outcome
 
-FITTED = ("alignment.candidates=[single,multi]", "alignment.steps=60", "alignment.batch_size=8")
+FITTED = ("alignment.candidates=[single,multi]", "alignment.steps=6", "alignment.batch_size=8")
 PASSIVE = ("adversary.kind=aligned", *FITTED)
 OTHER_IMAGES = ["attacker.images=64", "attacker.source=digits"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_stretches() -> Iterator[None]:
+    """Five steps instead of fifty between two looks at the scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("splitaudit.adversary.alignment.align"), "STRETCH", 5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def passive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A passive server's run. To be read; what goes on with it takes a copy."""
+    folder = tmp_path_factory.mktemp("passive") / "run"
+    run(small_config(*PASSIVE), folder, Reporter())
+    return folder
+
+
+@pytest.fixture
+def run_of_passive(passive: Path, run_folder: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(passive, run_folder)
+
+
+@pytest.fixture(scope="module")
+def attacked(passive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it that was attacked with other images. To be read."""
+    folder = shutil.copytree(passive, tmp_path_factory.mktemp("attacked") / "run")
+    attack(folder, [], OTHER_IMAGES, Reporter())
+    return folder
 
 
 class Counted:
@@ -48,9 +81,9 @@ def same(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_passive_servers_run(run_folder: Path) -> None:
+def test_a_passive_servers_run(passive: Path) -> None:
     """It has no published attack; what it recorded, and what it made of that, is told."""
-    result = run(small_config(*PASSIVE), run_folder, Reporter())
+    result = read_result(passive / "result.json")
     names = [row.name for row in result.attacks]
     assert "aligned" in names
     assert "sladv" not in names
@@ -58,7 +91,7 @@ def test_a_passive_servers_run(run_folder: Path) -> None:
     assert result.alignment.chosen in {"single", "multi"}
     assert {candidate.shape for candidate in result.alignment.candidates} == {"single", "multi"}
     assert result.alignment.candidates[0].shape == result.alignment.chosen
-    assert max(candidate.steps for candidate in result.alignment.candidates) == 60
+    assert max(candidate.steps for candidate in result.alignment.candidates) == 6
     assert result.alignment.recorded_samples == 16 * 16
     assert result.alignment.recorded_bytes == 16 * 16 * 8 * 8 * 8 * 4
     assert [diagnosis.shadow for diagnosis in result.diagnoses] == ["untrained", "aligned"]
@@ -70,26 +103,26 @@ def test_a_tampering_server_aligns_as_well(run_folder: Path) -> None:
     assert result.alignment is not None
 
 
-def test_attacking_again_does_not_align_again(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attacking_again_does_not_align_again(run_of_passive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(monkeypatch)
-    first = run(small_config(*PASSIVE), run_folder, Reporter())
-    _, again = attack(run_folder, [], ["attack.eps=0.2"], Reporter())
-    assert counted.times == 1
-    assert again.alignment == first.alignment
-    assert len(kept(run_folder)) == 1
+    _, again = attack(run_of_passive, [], ["attack.eps=0.2"], Reporter())
+    assert counted.times == 0
+    assert again.alignment == read_result(run_of_passive / "result.json").alignment
+    assert len(kept(run_of_passive)) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", None])
-def test_damaged_layers_are_made_anew(run_folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
+def test_damaged_layers_are_made_anew(
+    run_of_passive: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
     counted = Counted(monkeypatch)
-    first = run(small_config(*PASSIVE), run_folder, Reporter())
-    ((file, tensors),) = kept(run_folder).items()
+    ((file, tensors),) = kept(run_of_passive).items()
     file.write_bytes(file.read_bytes()[:-100] if content is None else content)
-    _, again = attack(run_folder, [], ["evaluation.batch_size=20"], Reporter())
-    assert counted.times == 2
-    ((_, made),) = kept(run_folder).items()
+    _, again = attack(run_of_passive, [], ["evaluation.batch_size=20"], Reporter())
+    assert counted.times == 1
+    ((_, made),) = kept(run_of_passive).items()
     assert same(tensors, made)
-    assert _without_timings(again) == _without_timings(first)
+    assert _without_timings(again) == _without_timings(read_result(run_of_passive / "result.json"))
 
 
 def _without_timings(result: Result) -> object:
@@ -98,19 +131,19 @@ def _without_timings(result: Result) -> object:
     return without_timings([result.alignment.model_dump(), result.attack("aligned").images_sha256])
 
 
-def test_other_images_of_a_passive_server_make_other_layers(run_folder: Path) -> None:
+def test_other_images_of_a_passive_server_make_other_layers(attacked: Path, run_folder: Path) -> None:
     """What it has of its own comes into play after the training: nothing has to be trained again."""
-    first = run(small_config(*PASSIVE), run_folder, Reporter())
-    folder, other = attack(run_folder, [], OTHER_IMAGES, Reporter())
+    first = read_result(attacked / "result.json")
+    (file,) = attacked.glob("attacks/*/result.json")
+    other = read_result(file)
     assert other.data["attacker"]["images"] == 64
     assert other.data["attacker"]["name"] == "digits"
-    one, another = kept(run_folder).values()
+    one, another = kept(attacked).values()
     assert not same(one, another)
     assert other.attack("aligned").images_sha256 != first.attack("aligned").images_sha256
     assert other.attack("sladv-true-input").images_sha256 == first.attack("sladv-true-input").images_sha256
     assert other.clean == first.clean
-    assert folder.parent == run_folder / "attacks"
-    whole = run(small_config(*PASSIVE, *OTHER_IMAGES), run_folder.parent / "other", Reporter())
+    whole = run(small_config(*PASSIVE, *OTHER_IMAGES), run_folder, Reporter())
     assert _without_timings(whole) == _without_timings(other)
 
 
@@ -118,8 +151,10 @@ def test_other_images_of_a_passive_server_make_other_layers(run_folder: Path) ->
 def test_other_images_of_a_tampering_server_are_refused(
     run_folder: Path, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its images have been in the training."""
-    run(small_config(*FITTED, *overrides), run_folder, Reporter())
+    """Its images have been in the training. Told before anything is computed, or read but the config."""
+    finished = RunFolder(run_folder)
+    finished.take(small_config(*FITTED, *overrides), {})
+    finished.model.touch()
     with pytest.raises(ConfigError, match=r"attacker\.images"):
         attack(run_folder, [], OTHER_IMAGES, Reporter())
     sets = [part for override in OTHER_IMAGES for part in ("--set", override)]
@@ -152,15 +187,19 @@ class Dying(Reporter):
 
 
 @pytest.mark.parametrize("overrides", [(), ("alignment.objectives={moments: 1, discriminator: 1}",)])
-def test_killed_while_it_aligns(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+def test_killed_while_it_aligns(tmp_path: Path, overrides: tuple[str, ...], request: pytest.FixtureRequest) -> None:
     """Of a run, and of an attack on it with other images: the same command ends with the same bytes."""
     config = small_config(*PASSIVE, *overrides)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run(config, whole, Reporter())
-    attacked, _ = attack(whole, [], OTHER_IMAGES, Reporter())
+    if overrides:
+        run(config, whole, Reporter())
+        attack(whole, [], OTHER_IMAGES, Reporter())
+    else:
+        whole = request.getfixturevalue("attacked")
+    (attacked,) = whole.glob("attacks/*")
     dying = Dying()
     _until_it_ends(lambda: run(config, stopped, dying))
-    assert {("single", 50), ("multi", 50)} < dying.deaths
+    assert {("single", 5), ("multi", 5)} < dying.deaths
     assert outcome(stopped) == outcome(whole)
     dying.deaths.clear()
     _until_it_ends(lambda: attack(stopped, [], OTHER_IMAGES, dying))

@@ -19,7 +19,7 @@ from tests.conftest import SMALL, small_config
 from tests.experiments.folders import command, judgement, outcome
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TRAINED_LONGER = (*SMALL, "training.iterations=400", "training.augment=crop_flip")
+TRAINED_LONGER = (*SMALL, "training.iterations=250", "training.augment=crop_flip")
 HEEDING_INTERRUPTS = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -148,7 +148,7 @@ def until_it_ends(work: Callable[[], Any]) -> Any:
 
 def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run, and of an attack on it through a proxy."""
-    config, names = small_config(*PROXY), ["mi-fgsm"]
+    config, names = small_config(*PROXY, "evaluation.eps_grid=[0, 0.1]"), ["mi-fgsm"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(config, whole, Reporter())
     attacked, _ = attack(whole, names, [], Reporter(), curves=True)

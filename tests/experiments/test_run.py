@@ -1,12 +1,14 @@
 """A run: its folder, its determinism, and what a kill does to it (nothing)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from splitaudit.config import RunConfig
+from splitaudit.adversary.alignment import colours
+from splitaudit.config import AlignmentConfig, RunConfig
 from splitaudit.errors import ConfigError, DivergenceError, RunError
 from splitaudit.evaluation.attack import ANCHORS
 from splitaudit.evaluation.result import Result, read_result
@@ -16,12 +18,27 @@ from splitaudit.experiments.store import RunFolder
 from tests.conftest import small_config, small_parts, without_timings
 from tests.experiments.folders import outcome
 
+CANDIDATES = json.dumps(AlignmentConfig().candidates)
 ADVERSARIES = [("adversary.kind=sladv", "training.augment=crop_flip"), ("adversary.kind=honest",)]
 
 
 @pytest.fixture
 def quiet() -> Reporter:
     return Reporter()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run. To be read; what goes on with it takes a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(small_config(), folder, Reporter())
+    return folder
+
+
+@pytest.fixture
+def finished_run(finished: Path, run_folder: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(finished, run_folder)
 
 
 @pytest.mark.parametrize("overrides", ADVERSARIES)
@@ -54,13 +71,13 @@ def test_folder_holds_what_the_design_says(run_folder: Path, quiet: Reporter) ->
     assert [row["iteration"] for row in RunFolder(run_folder).read_metrics()] == [10, 20]
 
 
-def test_done_runs_are_not_computed_again(run_folder: Path, quiet: Reporter) -> None:
-    first = run(small_config(), run_folder, quiet)
-    written = (run_folder / "result.json").stat().st_mtime_ns
-    (run_folder / "report.html").unlink()
-    assert run(small_config(), run_folder, quiet) == first
-    assert (run_folder / "result.json").stat().st_mtime_ns == written
-    assert (run_folder / "report.html").exists()
+def test_done_runs_are_not_computed_again(finished_run: Path, quiet: Reporter) -> None:
+    first = read_result(finished_run / "result.json")
+    written = (finished_run / "result.json").stat().st_mtime_ns
+    (finished_run / "report.html").unlink()
+    assert run(small_config(), finished_run, quiet) == first
+    assert (finished_run / "result.json").stat().st_mtime_ns == written
+    assert (finished_run / "report.html").exists()
 
 
 def damage_newest(folder: Path) -> None:
@@ -69,31 +86,27 @@ def damage_newest(folder: Path) -> None:
     tensors.write_bytes(tensors.read_bytes()[:100])
 
 
-def test_damaged_checkpoint_falls_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoint_falls_back(finished: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A truncated checkpoint costs its iterations, is told, and changes nothing else."""
-    config = small_config()
-    run(config, tmp_path / "whole", Reporter())
-    run(config, tmp_path / "damaged", Reporter())
     for done in ("result.json", "report.html", "samples.npz", "model.safetensors"):
-        (tmp_path / "damaged" / done).unlink()
-    damage_newest(tmp_path / "damaged")
+        (finished_run / done).unlink()
+    damage_newest(finished_run)
     capsys.readouterr()
-    run(config, tmp_path / "damaged", Reporter())
+    run(small_config(), finished_run, Reporter())
     told = capsys.readouterr().err
     assert "000020" in told
     assert "Resuming at iteration 10" in told
-    assert outcome(tmp_path / "whole") == outcome(tmp_path / "damaged")
+    assert outcome(finished) == outcome(finished_run)
 
 
-def test_folder_of_another_config_is_refused(run_folder: Path, quiet: Reporter) -> None:
-    run(small_config(), run_folder, quiet)
+def test_folder_of_another_config_is_refused(finished: Path, quiet: Reporter) -> None:
     with pytest.raises(RunError, match=r"training\.learning_rate: 0\.05, 0\.01"):
-        run(small_config("training.learning_rate=0.01"), run_folder, quiet)
+        run(small_config("training.learning_rate=0.01"), finished, quiet)
 
 
-def test_where_the_data_lies_is_not_another_config(run_folder: Path, quiet: Reporter, tmp_path: Path) -> None:
-    first = run(small_config(), run_folder, quiet)
-    assert run(small_config(f"data.root={tmp_path}", "runtime.checkpoint_seconds=9"), run_folder, quiet) == first
+def test_where_the_data_lies_is_not_another_config(finished: Path, quiet: Reporter, tmp_path: Path) -> None:
+    first = read_result(finished / "result.json")
+    assert run(small_config(f"data.root={tmp_path}", "runtime.checkpoint_seconds=9"), finished, quiet) == first
 
 
 def test_foreign_folder_is_refused(run_folder: Path, quiet: Reporter) -> None:
@@ -130,26 +143,25 @@ def test_a_shadow_that_is_lost_stops_the_run(run_folder: Path, quiet: Reporter) 
     assert RunFolder(run_folder).read_metrics() == []
 
 
-def test_attack_on_a_finished_run(run_folder: Path, quiet: Reporter) -> None:
+def test_attack_on_a_finished_run(finished_run: Path, quiet: Reporter) -> None:
     """Attacking again finds the run's own figures; other settings lie in a folder of their own."""
-    first = run(small_config(), run_folder, quiet)
-    path, same = attack(run_folder, ["sladv"], [], quiet)
+    first = read_result(finished_run / "result.json")
+    path, same = attack(finished_run, ["sladv"], [], quiet)
     assert without_timings(same.model_dump()) == without_timings(first.model_dump())
-    other, stronger = attack(run_folder, [], ["attack.eps=0.5"], quiet)
+    other, stronger = attack(finished_run, [], ["attack.eps=0.5"], quiet)
     assert other != path
     assert (other / "report.html").exists()
     assert stronger.attack("pgd").eps_pixels == 0.5
     assert stronger.attack("pgd").accuracy <= first.attack("pgd").accuracy
     assert stronger.config["attack"]["step_size"] == pytest.approx(0.5 * 2.5 / 3)
-    assert read_result(run_folder / "result.json") == first
+    assert read_result(finished_run / "result.json") == first
 
 
-def test_attack_cannot_change_the_training(run_folder: Path, quiet: Reporter) -> None:
-    run(small_config(), run_folder, quiet)
+def test_attack_cannot_change_the_training(finished: Path, quiet: Reporter) -> None:
     with pytest.raises(ConfigError, match=r"training\.iterations"):
-        attack(run_folder, [], ["training.iterations=30"], quiet)
+        attack(finished, [], ["training.iterations=30"], quiet)
     with pytest.raises(ConfigError, match="Did you mean 'sladv'"):
-        attack(run_folder, ["slad"], [], quiet)
+        attack(finished, ["slad"], [], quiet)
 
 
 def test_attack_needs_a_finished_run(run_folder: Path, quiet: Reporter) -> None:
@@ -173,14 +185,17 @@ def test_honest_server_is_audited_without_shadow_attacks(run_folder: Path, quiet
         ("training.schedule=splitfed_v2", "training.local_steps=2"),
         ("attack.norm=l2", "attack.eps=1.0"),
         ("attack.eps_unit=standardized", "attack.eps=0.3"),
-        ("adversary.shadow=multi", "model.input_end=depth2"),
+        ("adversary.shadow=multi", "model.input_end=depth2", f"alignment.candidates={CANDIDATES}"),
         ("data.channels=3", "data.size=16", "model.name=resnet9"),
         ("attacker.source=digits", "data.partition=dirichlet"),
         ("runtime.precision=bf16",),
     ],
 )
-def test_settings_combine(run_folder: Path, quiet: Reporter, overrides: tuple[str, ...]) -> None:
-    """Each way of training and attacking runs from end to end."""
+def test_settings_combine(
+    run_folder: Path, quiet: Reporter, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way of training and attacking runs from end to end, with colours that are hardly matched."""
+    monkeypatch.setattr(colours, "STEPS", 2)
     config: RunConfig = small_config(*overrides)
     result = run(config, run_folder, quiet)
     assert [attack.name for attack in result.attacks] == list(ANCHORS)
@@ -197,11 +212,10 @@ def test_what_was_set_stays_set_when_attacking_again(run_folder: Path, quiet: Re
     assert result.config["attack"]["update"] == "raw"
 
 
-def test_attacking_again_is_computed_once(run_folder: Path, quiet: Reporter) -> None:
-    run(small_config(), run_folder, quiet)
-    path, first = attack(run_folder, ["sladv-10"], [], quiet)
+def test_attacking_again_is_computed_once(finished_run: Path, quiet: Reporter) -> None:
+    path, first = attack(finished_run, ["sladv-10"], [], quiet)
     written = (path / "result.json").stat().st_mtime_ns
-    again, second = attack(run_folder, ["sladv-10"], [], quiet)
+    again, second = attack(finished_run, ["sladv-10"], [], quiet)
     assert (again, second) == (path, first)
     assert (path / "result.json").stat().st_mtime_ns == written
 
@@ -212,7 +226,6 @@ def test_a_kill_before_the_first_file_does_not_block(run_folder: Path, quiet: Re
     assert run(small_config(), run_folder, quiet).attacks
 
 
-def test_threads_are_no_part_of_a_run(run_folder: Path, quiet: Reporter) -> None:
-    first = run(small_config(), run_folder, quiet)
-    assert run(small_config("runtime.threads=2"), run_folder, quiet) == first
+def test_threads_are_no_part_of_a_run(finished: Path, quiet: Reporter) -> None:
+    assert run(small_config("runtime.threads=2"), finished, quiet) == read_result(finished / "result.json")
     assert small_config("runtime.threads=2").fingerprint() == small_config().fingerprint()

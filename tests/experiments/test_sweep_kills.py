@@ -23,6 +23,8 @@ GRID = {
     "base": "demo",
     "set": {
         **dict(override.split("=") for override in TINY),
+        "alignment.candidates": ["linear", "single"],
+        "alignment.steps": 20,
         "model.width": 8,
         "training.iterations": 100,
         "training.batch_size": 16,

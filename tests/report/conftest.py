@@ -217,8 +217,7 @@ def write_bench(
     return write_bench_report(folder)
 
 
-@pytest.fixture
-def result() -> dict[str, Any]:
+def make_result() -> dict[str, Any]:
     """The contents of `result.json`, to be changed before it is written."""
     return {
         "schema_version": 1,
@@ -304,14 +303,25 @@ def result() -> dict[str, Any]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, result: dict[str, Any]) -> Path:
+def result() -> dict[str, Any]:
+    """That, for one test."""
+    return make_result()
+
+
+def make_run(home: Path, result: dict[str, Any]) -> Path:
     """A complete run folder."""
-    folder = tmp_path / "first"
+    folder = home / "first"
     folder.mkdir()
     write_result(folder, result)
     write_metrics(folder)
     write_samples(folder)
     return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, result: dict[str, Any]) -> Path:
+    """One for one test."""
+    return make_run(tmp_path, result)
 
 
 def attack_over_seeds(attack: dict[str, Any]) -> dict[str, Any]:
@@ -328,10 +338,9 @@ def attack_over_seeds(attack: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def over_seeds(tmp_path: Path, result: dict[str, Any]) -> Path:
+def make_over_seeds(home: Path, result: dict[str, Any]) -> Path:
     """Three seeds' runs, and their summary."""
-    folder = tmp_path / "over-seeds"
+    folder = home / "over-seeds"
     accuracies = result["clean"]["accuracy"] + SHIFTS
     for seed, accuracy in zip(SEEDS, accuracies, strict=True):
         (folder / f"seed-{seed}").mkdir(parents=True)
@@ -348,6 +357,12 @@ def over_seeds(tmp_path: Path, result: dict[str, Any]) -> Path:
     summary = {"schema_version": 1, "seeds": SEEDS, "clean": clean, "attacks": attacks}
     (folder / "seeds.json").write_text(json.dumps(summary))
     return folder
+
+
+@pytest.fixture
+def over_seeds(tmp_path: Path, result: dict[str, Any]) -> Path:
+    """Some for one test."""
+    return make_over_seeds(tmp_path, result)
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:

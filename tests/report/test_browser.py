@@ -18,6 +18,9 @@ from tests.report.conftest import (
     align,
     bench_rows,
     detection_rows,
+    make_over_seeds,
+    make_result,
+    make_run,
     write_bench,
     write_defense,
     write_metrics,
@@ -41,9 +44,11 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def files(run: Path, over_seeds: Path, result: dict[str, Any], tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One page of each kind, with something of everything that a page can show."""
+    tmp_path, result = tmp_path_factory.mktemp("pages"), make_result()
+    run, over_seeds = make_run(tmp_path, result), make_over_seeds(tmp_path, result)
     result["checks"].append({"name": "model-learned", "passed": False, "detail": "It guesses. Train longer."})
     write_result(run, result)
     other = deepcopy(result)

@@ -1,6 +1,7 @@
 """The templates of the pages: how numbers are written in them, and how a page is put in its place."""
 
 import os
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ PLOTLY = (resources.files("splitaudit") / "report" / "plotly" / "plotly-basic.mi
 """Its code, which every page holds; see the README beside it."""
 
 
+@cache
 def template_environment() -> Environment:
     """Jinja with this package's templates; everything is escaped, and a name that is not given is an error."""
     environment = Environment(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from splitaudit.adversary import own_runtime
-from splitaudit.adversary.alignment import Aligned, align
+from splitaudit.adversary.alignment import Aligned, align, colours
 from splitaudit.adversary.alignment.fitting import Fit
 from splitaudit.adversary.alignment.linear import EXPLAINED, NEARLY
 from splitaudit.adversary.alignment.objectives import OBJECTIVES
@@ -38,9 +38,11 @@ def halved() -> Recording:
 
 
 @pytest.fixture(autouse=True)
-def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps instead of fifty between two looks at the scores."""
+def short_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps instead of fifty between two looks at the scores, and colours that are hardly matched."""
     monkeypatch.setattr(importlib.import_module("splitaudit.adversary.alignment.align"), "STRETCH", 2)
+    monkeypatch.setattr(colours, "STEPS", 2)
+    monkeypatch.setattr(colours, "JUDGED", 1024)
 
 
 MOMENTS = {"moments": 1.0}

@@ -16,6 +16,7 @@ pytest.importorskip("submitit")
 
 from submitit.slurm.slurm import SlurmJob
 
+from splitaudit.experiments.executors import slurm
 from splitaudit.experiments.executors.slurm import SlurmJobs
 
 TIME = ["time=90"]
@@ -77,6 +78,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     # It remembers jobs by their numbers, which begin anew with each cluster.
     SlurmJob.watcher.clear()
+    monkeypatch.setattr(slurm, "SECONDS_BETWEEN_LOOKS", 0.2)
     # How long a job's result is waited for once it has ended: here all see the same disk.
     monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
     return folder
