@@ -32,7 +32,8 @@ def defend(
     with resumable():
         for path, result in defend_run(run, names, set_, Reporter()):
             _show(result, path)
-    typer.echo(f"report:  {run / 'report.html'}")
+    if (run / "result.json").exists():  # a client's folder has none, since it knows no server's attacks
+        typer.echo(f"report:  {run / 'report.html'}")
 
 
 def bench_defenses(

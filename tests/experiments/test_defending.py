@@ -4,6 +4,8 @@ import json
 import re
 import runpy
 import shlex
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from splitaudit import cli_sweeps
+from splitaudit.defenses import gate
 from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.defense_result import read_defense
 from splitaudit.experiments.hardened import load_hardened
@@ -34,6 +37,14 @@ SHORT = (
     "defense.randomized_smoothing.votes=2",
     "defense.input_transform.copies=2",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gates_that_learn_little() -> Iterator[None]:
+    """What they are worth is not what is looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "FEWEST_STEPS", 50)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +128,19 @@ def test_the_report_says_what_to_do(defended: Path) -> None:
     assert "--defense randomized-smoothing" in page
 
 
+def test_a_clients_folder_has_no_report(
+    defended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `splitaudit join` leaves it: without what a server could do."""
+    joined = shutil.copytree(defended, tmp_path / "joined")
+    (joined / "result.json").unlink()
+    (joined / "report.html").unlink()
+    sets = [part for override in SHORT for part in ("--set", override)]
+    assert splitaudit("defend", str(joined), "--defense", "harden", *sets, monkeypatch=monkeypatch) == 0
+    assert "report:" not in capsys.readouterr().out
+    assert not (joined / "report.html").exists()
+
+
 def test_a_run_that_names_a_defence_has_it_when_it_is_done(defended: Path, tmp_path: Path) -> None:
     """The same as on the finished run, and the same training."""
     config = small_config(*TINY, "adversary.kind=aligned", "defense.after=[harden]", *SHORT)
@@ -185,6 +209,7 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
         (("--defense", "noise"), "every audit measures what that is worth"),
         (("--set", "runtime.seed=3"), r"runtime\.seed: that is crossed"),
         (("--set", "seed=3"), "must read section.key"),
+        (("--set", "adversary.kind=hijack"), r"adversary\.kind=hijack: the bench's servers are passive"),
     ],
 )
 def test_a_bench_that_cannot_be_is_refused_at_once(

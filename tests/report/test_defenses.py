@@ -1,5 +1,6 @@
 """What you can do: the best bargain first, each with its command; and where nothing was measured, how to."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,13 @@ def test_a_loss_is_no_smaller_for_having_taken_longer(run: Path) -> None:
     assert "-10.00<small>in all</small>" in render_report(run).replace("\u2212", "-")
 
 
-def test_without_any_it_says_how(run: Path) -> None:
+def test_without_any_it_says_how(run: Path, tmp_path: Path) -> None:
+    """On the run's own page, to which `splitaudit defend` adds what it finds; not on that of another attack."""
     assert "splitaudit defend RUN --defense harden" in render_report(run)
+    attack = shutil.copytree(run, tmp_path / "attacks" / "again")
+    assert "What you can do" not in render_report(attack)
+    write_defense(attack, name="harden", before=8, after=60, clean=88, share=50)
+    assert "What you can do" in render_report(attack)
 
 
 def test_a_damaged_one_is_told(run: Path) -> None:

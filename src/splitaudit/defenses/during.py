@@ -62,6 +62,11 @@ class During:
         self._fresh, self._rehearsed, self._iterations, self._rounds = fresh, rehearsed, iterations, rounds
         self._ready = not any(member.learns for member in members)
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether all is known that must be before the first step."""
+        return self._ready
+
     def calibrate(self, client: Client) -> None:
         """Learn from an honest training of this client's own what honest gradients are, unless that is done or nobody
         must know. The first step does it by itself.

@@ -118,8 +118,7 @@ def fine_tune(
             shared, done = total, done + length
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)
-    sent = len(shares) * _bytes_each(model, config) if len(shares) > 1 else 0
-    return Cost(time.perf_counter() - began, seen * passes, config.epochs * sent)
+    return Cost(time.perf_counter() - began, seen * passes, _bytes_sent(model, config, len(shares)))
 
 
 def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: torch.Generator) -> Tensor:
@@ -158,11 +157,15 @@ def _batches(images: int, batches: int, generator: torch.Generator) -> list[Tens
     return [torch.cat([chosen, order[:1]]) if len(chosen) == 1 else chosen for chosen in order.tensor_split(batches)]
 
 
-def _bytes_each(model: nn.Module, config: FineTuningConfig) -> int:
-    """What a party's part in an epoch sends: a copy back and forth to be averaged; in turn, model and momentum on."""
+def _bytes_sent(model: nn.Module, config: FineTuningConfig, parties: int) -> int:
+    """Between the parties: copies back and forth to be averaged; in turn, model and momentum from each part of an epoch
+    to the next, and at last the model to all others."""
+    if parties == 1:
+        return 0
     if config.parties == "averaged":
-        return 2 * model_bytes(model)
-    return model_bytes(model) + sum(parameter.nbytes for parameter in model.parameters())
+        return config.epochs * parties * 2 * model_bytes(model)
+    momentum = sum(parameter.nbytes for parameter in model.parameters())
+    return (config.epochs * parties - 1) * (model_bytes(model) + momentum) + (parties - 1) * model_bytes(model)
 
 
 def _pixels(variants: Tensor, training: TrainingConfig, runtime: Runtime, generator: torch.Generator) -> Tensor:

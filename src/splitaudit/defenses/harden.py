@@ -34,11 +34,12 @@ from splitaudit.runtime import Runtime
 
 def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     """Harden the delivered model in `rounds` of crafting and fine-tuning."""
+    began = time.perf_counter()
     config = settled(config, view.training)
     hardened, runtime = deepcopy(view.model), view.runtime
     variants = [share.images.unsqueeze(1) for share in view.shares]
     targets = [_targets(hardened.whole.eval(), share, config.stale_labels, runtime) for share in view.shares]
-    cost = Cost()
+    cost = Cost(time.perf_counter() - began)
     for number in range(config.rounds):
         began = time.perf_counter()
         hardened.whole.eval().requires_grad_(False)

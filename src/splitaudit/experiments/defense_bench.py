@@ -63,6 +63,11 @@ def defense_grid(
     for override in (*sets, *choose(defenses)):
         key, _, value = override.partition("=")
         settings[key.strip()] = value
+    if settings["adversary.kind"] != "aligned":
+        raise ConfigError(
+            f"--set adversary.kind={settings['adversary.kind']}: the bench's servers are passive at --alpha 0, and "
+            "tamper at others. For detectors against a hijack there is `python -m benchmarks.detectors`."
+        )
     crossed: dict[str, list[Any]] = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}
     if cuts:
         crossed["model.input_end"] = list(cuts)

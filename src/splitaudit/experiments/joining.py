@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from splitaudit.config import RunConfig
 from splitaudit.data import load_audit_data
-from splitaudit.defenses.during import make_during
+from splitaudit.defenses.during import During, make_during
 from splitaudit.errors import ConfigError, DivergenceError, TransportError
 from splitaudit.experiments.alarms import Alarms
 from splitaudit.experiments.digests import digests
@@ -100,10 +100,13 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
         )
         own = data.train.subset(data.partition.clients[0 if own_only else number])
         del data
+        client = Client(number, own, torch.arange(len(own)), config.training, runtime)
+        if number == 0 and during is not None and not during.calibrated:
+            _rehearse(during, client, reporter)
         with folder.locked(), reporter.training(0, total) as progress:
             diary = _Diary(config, folder, transport, during, progress, Alarms(during, reporter.warn))
             member = Member(
-                Client(number, own, torch.arange(len(own)), config.training, runtime),
+                client,
                 layers,
                 config.data.clients if own_only else len(held),
                 Turns(config.training, config.data.clients),
@@ -171,6 +174,22 @@ class _Diary:
         self._folder.append_metrics(row)
         self._progress(iteration + 1, value, speed)
         self._alarms.tell()
+
+
+def _rehearse(during: During, client: Client, reporter: Reporter) -> None:
+    """What the first client does before it gives the initial layers: in its turn, the server would wait for it.
+
+    Raises ConfigError if what was learned is too much to travel with the layers.
+    """
+    reporter.say("Rehearsing an honest training, for the detectors.")
+    during.calibrate(client)
+    size = sum(tensor.nbytes for tensor in during.state().values())
+    if size > DEFENSE_BYTES:
+        raise ConfigError(
+            f"defense.during: what its detectors know takes {size / 2**20:.0f} MiB, and travels with the client "
+            f"layers, where there is room for {DEFENSE_BYTES // 2**20}: lower defense.calibration.iterations, or leave "
+            "out splitout, which keeps that many gradients of the first layer."
+        )
 
 
 def _load(module: nn.Module, delivered: State) -> None:
