@@ -1,5 +1,6 @@
 """The command line: what it prints, and how bad input ends: exit code 2, a clear line, no traceback."""
 
+import errno
 import json
 import re
 import subprocess
@@ -25,6 +26,17 @@ def splitaudit(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def sets(*overrides: str) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
+
+
+def test_a_full_disk_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_arguments: object, **_named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "state.safetensors")
+
+    monkeypatch.setattr("splitaudit.experiments.run.run", full)
+    assert splitaudit("run", "demo", "--out", str(tmp_path), monkeypatch=monkeypatch) == 2
+    assert "Error: state.safetensors: No space left on device." in capsys.readouterr().err
 
 
 USER_MODELS = """

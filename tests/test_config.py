@@ -72,6 +72,17 @@ def test_a_defence_afterwards_is_another_run_of_the_same_training() -> None:
     assert other.differences(one) == ["defense.after: ['harden'], []"]
 
 
+def test_one_weight_leaves_the_others_what_they_were() -> None:
+    """Of a run, and of an attack on it, whose config has all weights."""
+    weights = load_config("demo").alignment.objectives | {"mmd": 0.5}
+    first = load_config("demo", ["alignment.objectives.mmd=0.5"])
+    assert first.alignment.objectives == weights
+    again = override_config(first, ["alignment.objectives.moments=2"])
+    assert again.alignment.objectives == weights | {"moments": 2.0}
+    whole = load_config("demo", ["alignment.objectives={mmd: 1}"])
+    assert whole.alignment.objectives == {"mmd": 1.0}
+
+
 def test_a_section_that_is_not_there_can_be_overridden() -> None:
     config = override_config(load_config("demo"), ["defense.harden.steps=5"])
     assert config.defense is not None

@@ -1,9 +1,10 @@
 """The command line: one thin command per verb."""
 
+import errno
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,6 +21,9 @@ from splitaudit.errors import ConfigError, SplitAuditError
 if TYPE_CHECKING:
     from splitaudit.evaluation.result import Result
     from splitaudit.evaluation.seeds import SeedsResult
+
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors of the operating system that are the user's to mend."""
 
 app = typer.Typer(
     add_completion=False,
@@ -197,5 +201,13 @@ def main() -> None:
     try:
         app()
     except SplitAuditError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        _fail(f"{error.filename or 'The disk'}: {error.strerror}. The same command goes on from the last checkpoint.")
+
+
+def _fail(why: str) -> NoReturn:
+    typer.echo(f"Error: {why}", err=True)
+    sys.exit(2)

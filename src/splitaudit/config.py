@@ -355,6 +355,11 @@ class RunConfig(Section):
     def cautions(self) -> list[str]:
         """What is legal but most likely not meant."""
         cautions = []
+        if self.adversary.evasion is not None and self.adversary.passive:
+            cautions.append(
+                "adversary.evasion: a server that tampers with nothing has nothing to hide. Set adversary.alpha above "
+                "0, with adversary.kind=sladv or aligned."
+            )
         if self.attack.start == "zero":
             cautions.append(
                 "attack.start=zero: cosine similarity has its maximum at delta = 0, so its gradient there is exactly "

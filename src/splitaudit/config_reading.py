@@ -1,6 +1,6 @@
 """From YAML, a preset or `--set a.b=value` to a `RunConfig`; errors name the key, the value and the remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -95,9 +95,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
     if not equals or not all(sections) or len(sections) < 2:
         raise ConfigError(f"--set {override!r} must read section.key=value, e.g. --set training.iterations=500.")
     target = settings
-    for section in sections[:-1]:
+    for depth, section in enumerate(sections[:-1], 1):
         if target.get(section) is None:
-            target[section] = {}
+            target[section] = _default_table(sections[:depth])
         target = target[section]
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {section!r} is a value, not a section.")
@@ -105,6 +105,14 @@ def _override(settings: dict[str, Any], override: str) -> None:
         target[sections[-1]] = value if _takes_text(sections) else yaml.safe_load(value)
     except yaml.YAMLError:
         target[sections[-1]] = value
+
+
+def _default_table(key: Sequence[str]) -> dict[str, Any]:
+    """What a setting that is a table, such as `alignment.objectives`, holds where nothing is said; a section is empty."""
+    section = RunConfig.model_fields.get(key[0])
+    fields = getattr(section.annotation, "model_fields", {}) if section is not None else {}
+    default = fields[key[1]].get_default(call_default_factory=True) if len(key) == 2 and key[1] in fields else None
+    return dict(default) if isinstance(default, Mapping) else {}
 
 
 def _takes_text(key: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from splitaudit.evaluation.diagnosis import DIRECTIONS, PROBES, _jacobian, _overlap, diagnose
 from splitaudit.evaluation.measure import Clean, measure_clean
@@ -88,6 +89,22 @@ def test_jacobian_products_are_those_of_autograds_jacobian() -> None:
         jacobian = torch.autograd.functional.jacobian(lambda one: function(one[None])[0], x[sample]).flatten(1)
         torch.testing.assert_close(pulled[sample], functionals[:, sample] @ jacobian)
         torch.testing.assert_close(pushed[sample], changes[:, sample].flatten(1) @ jacobian.mT)
+
+
+def test_attention_has_jacobian_products_too() -> None:
+    """Its fast kernels have no second derivative."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 1, 4, 6, generator=generator)
+
+    def function(images: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(images, images, images).flatten(1)
+
+    probes = (torch.randn(2, 2, 24, generator=generator), torch.randn(2, *x.shape, generator=generator))
+    _, pushed = _jacobian(function, x, *probes)
+    for number, change in enumerate(probes[1]):
+        step = 1e-2 * change
+        expected = (function(x + step) - function(x - step)) / 2e-2
+        torch.testing.assert_close(pushed[:, number], expected, atol=1e-2, rtol=1e-2)
 
 
 def test_overlap_of_subspaces() -> None:

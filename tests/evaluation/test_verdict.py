@@ -19,9 +19,8 @@ def verdict(config: RunConfig, drops: dict[str, float], *failed: str, learned: b
         for name, drop in drops.items()
     }
     checks = {"model-learned": Check(name="model-learned", passed=learned, detail="")}
-    for name in ("aligned", "sladv"):
-        check = Check(name=f"{name}-beats-noise", passed=name not in failed, detail="")
-        checks[check.name] = check
+    for name in ("aligned-beats-noise", "sladv-beats-noise", "pgd-huge-budget-ends-all"):
+        checks[name] = Check(name=name, passed=not {name, name.removesuffix("-beats-noise")} & {*failed}, detail="")
     return write_verdict(config, CLEAN, attacks, checks)
 
 
@@ -77,6 +76,15 @@ def test_nothing_is_said_of_a_model_that_learned_nothing() -> None:
     told = verdict(small_config(PASSIVE), {"noise": 0, "aligned": 0, "sladv-true-input": 1}, learned=False)
     assert "no better than guessing" in told
     assert "server" not in told
+
+
+def test_failed_checks_are_named() -> None:
+    """For those who read nothing else; what is said of an attack that does not beat noise is not said twice."""
+    config = small_config("adversary.kind=sladv")
+    drops = {"noise": 2.0, "sladv": 1.0, "aligned": 10.0, "sladv-true-input": 80.0}
+    assert "see what failed" not in verdict(config, drops, "sladv")
+    told = verdict(config, drops, "sladv", "pgd-huge-budget-ends-all")
+    assert told.endswith("see what failed under Checks: pgd-huge-budget-ends-all.")
 
 
 def test_no_share_of_a_ceiling_that_costs_nothing() -> None:

@@ -11,7 +11,8 @@ from splitaudit.config_reading import override_config
 from splitaudit.experiments.beginning import begin, onlooking
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
-from splitaudit.experiments.training import train
+from splitaudit.experiments.training import LOGGED_EVERY, train
+from splitaudit.learning.server import ServerView
 from splitaudit.learning.session import Session
 from splitaudit.runtime import resolve
 from tests.conftest import small_config, without_timings
@@ -104,8 +105,8 @@ def test_a_shared_training_is_resumed(apart: Path, tmp_path: Path, monkeypatch: 
         assert left(tmp_path / name, 20) == left(apart / name, 20)
 
 
-def test_one_that_diverges_stops_no_other(apart: Path, tmp_path: Path) -> None:
-    """Nothing of it is kept; what the others have is what they would have anyway."""
+def test_one_that_diverges_stops_no_other(apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is kept, and it is asked no more; what the others have is what they would have anyway."""
     folder = RunFolder(tmp_path / "honest")
     parts = begin(SERVERS["honest"], folder, Reporter())
     beside = [(SERVERS[name], tmp_path / name) for name in ("published", "records only")]
@@ -114,9 +115,13 @@ def test_one_that_diverges_stops_no_other(apart: Path, tmp_path: Path) -> None:
         assert isinstance(listener, Listener)
         assert listener.shadow is not None
         next(listener.shadow.parameters()).data.fill_(float("nan"))
+        asked: list[ServerView] = []
+        respond = listener.respond
+        monkeypatch.setattr(listener, "respond", lambda view: (asked.append(view), respond(view))[1])
         train(SERVERS["honest"], parts.session, folder, Reporter(), others)
         assert [its.path.name for _, its in others] == ["records only"]
     assert not RunFolder(tmp_path / "published").checkpoints.exists()
+    assert len(asked) == LOGGED_EVERY < 20
     for name in ("honest", "records only"):
         assert left(tmp_path / name, 20) == left(apart / name, 20)
 

@@ -90,6 +90,12 @@ REFUSED = {
 }
 
 
+def test_weights_that_only_some_cells_have(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, cells=[{"alignment.objectives.mmd": 1}, {"alignment.objectives.moments": 2}])
+    assert [cell.labels["alignment.objectives.mmd"] for cell in cells] == [1.0, None]
+    assert cells[1].labels["alignment.objectives.moments"] == 2.0
+
+
 def test_sections_that_only_some_cells_have(tmp_path: Path) -> None:
     varied = [{"adversary.alpha": 1}, {"adversary.alpha": 1, "adversary.evasion.share": 0.5}]
     labels = [cell.labels["adversary.evasion.share"] for cell in cells_of(tmp_path, cells=varied)]

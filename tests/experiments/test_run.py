@@ -1,10 +1,12 @@
 """A run: its folder, its determinism, and what a kill does to it (nothing)."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from splitaudit.adversary.alignment import colours
@@ -15,6 +17,7 @@ from splitaudit.evaluation.result import Result, read_result
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import attack, run
 from splitaudit.experiments.store import RunFolder
+from splitaudit.experiments.training import resume
 from tests.conftest import small_config, small_parts, without_timings
 from tests.experiments.folders import outcome
 
@@ -96,7 +99,18 @@ def test_damaged_checkpoint_falls_back(finished: Path, finished_run: Path, capsy
     told = capsys.readouterr().err
     assert "000020" in told
     assert "Resuming at iteration 10" in told
+    assert "runtime.threads" not in told
     assert outcome(finished) == outcome(finished_run)
+
+
+def test_other_threads_are_told(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training that goes on with them is the same but for rounding."""
+    damage_newest(finished_run)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    resume(small_parts().session, RunFolder(finished_run), Reporter())
+    assert "runtime.threads=1 so far, and goes on with 2" in capsys.readouterr().err
 
 
 def test_folder_of_another_config_is_refused(finished: Path, quiet: Reporter) -> None:
@@ -121,6 +135,17 @@ def test_two_processes_do_not_share_a_folder(run_folder: Path, quiet: Reporter) 
     folder = RunFolder(run_folder)
     folder.take(small_config(), small_parts().digests)
     with folder.locked(), pytest.raises(RunError, match="Another process"):
+        run(small_config(), run_folder, quiet)
+
+
+def test_a_folder_that_cannot_be_locked_is_not_called_busy(
+    run_folder: Path, quiet: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(RunError, match=r"cannot be locked: No locks available\. Choose an --out"):
         run(small_config(), run_folder, quiet)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -22,6 +23,21 @@ def test_round_trip_keeps_the_newest_two(tmp_path: Path) -> None:
     assert loaded.extra == {"seconds": 50.0}
     assert torch.equal(loaded.state["weight"], torch.full((3,), 100.0))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000010", "000100"]
+
+
+def test_tensors_that_share_memory(tmp_path: Path) -> None:
+    """As of a model that holds a module under two names, and of one with tied weights."""
+    conv, linear = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last), nn.Linear(4, 4)
+    model = nn.ModuleDict(
+        {"conv": conv, "stem": nn.Sequential(conv, nn.ReLU()), "linear": linear, "tied": nn.Linear(4, 4)}
+    )
+    model["tied"].weight = linear.weight
+    state = model.state_dict()
+    save_checkpoint(tmp_path, Checkpoint(1, state, {}))
+    loaded = load_checkpoint(tmp_path, pytest.fail)
+    assert loaded is not None
+    assert loaded.state.keys() == state.keys()
+    assert all(torch.equal(loaded.state[name], tensor) for name, tensor in state.items())
 
 
 def test_nothing_saved(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from splitaudit.evaluation.measure import Clean
 from splitaudit.evaluation.result import Diagnosis
@@ -110,7 +111,8 @@ def _jacobian(
 ) -> tuple[Tensor, Tensor]:
     """Products of each image's Jacobian with functionals, (N, PROBES, pixels), and with changes, (N, PROBES, D)."""
     pixels = x.detach().requires_grad_()
-    features = function(pixels).flatten(1)
+    with sdpa_kernel(SDPBackend.MATH):  # the one kind of attention that has second derivatives
+        features = function(pixels).flatten(1)
     pulled = [torch.autograd.grad(features, pixels, each, retain_graph=True)[0].flatten(1) for each in functionals]
     # Forward mode by two backward passes: J'v is linear in v, so its gradient along a change is J times that change.
     dummy = torch.zeros_like(features, requires_grad=True)

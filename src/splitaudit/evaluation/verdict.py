@@ -25,6 +25,9 @@ def write_verdict(
             sentences.append(f"A server that came to know the clients' input layers would cost {_drop(ceiling)}.")
     if white_box is not None:
         sentences.append(f"Somebody holding the whole model would cost {_drop(white_box)}.")
+    failed = [check.name for check in checks.values() if not check.passed and not check.name.endswith("-beats-noise")]
+    if failed:
+        sentences.append(f"Before you rely on this, see what failed under Checks: {', '.join(failed)}.")
     return " ".join(sentences)
 
 

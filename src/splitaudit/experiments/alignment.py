@@ -15,6 +15,7 @@ from splitaudit.data import AuditData
 from splitaudit.evaluation.result import AlignmentResult, CandidateResult
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import write_whole
+from splitaudit.learning.state import storable
 from splitaudit.models import SplitModel
 from splitaudit.runtime import Runtime
 
@@ -59,7 +60,7 @@ def obtain_aligned(
         recorded_bytes=recording.activations.nbytes,
         seconds=aligned.seconds,
     )
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in aligned.chosen.shadow.state_dict().items()}
+    state = storable(aligned.chosen.shadow.state_dict())
     write_whole(file, save_tensors(state, metadata={"alignment": result.model_dump_json()}))
     return aligned.chosen.shadow, result
 

@@ -160,10 +160,10 @@ def _as_sets(overrides: Overrides) -> list[str]:
 
 
 def _value(settings: dict[str, Any], key: str) -> Any:
-    """None for a setting of a section that this cell leaves out."""
+    """None for a setting of a section, or a weight, that this cell leaves out."""
     value: Any = settings
     for name in key.split("."):
-        value = None if value is None else value[name]
+        value = None if value is None else value.get(name)
     return value
 
 

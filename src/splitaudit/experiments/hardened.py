@@ -14,6 +14,7 @@ from splitaudit.defenses.after_settings import AfterDefense, section
 from splitaudit.defenses.settings import DefenseConfig
 from splitaudit.errors import RunError
 from splitaudit.experiments.store import write_whole
+from splitaudit.learning.state import storable
 from splitaudit.models import build_split_model
 from splitaudit.models.user import import_user_module
 
@@ -34,7 +35,6 @@ def save_hardened(
     """Write the model that `DEFENSES[name].train` gave, and `load.py` beside it."""
     assert config.defense is not None, "a defence has settings"
     settings = DEFENSES[name].settled(config.defense.settings_of(name), config.training)
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     traits = {
         "defense": json.dumps({"after": [name], section(name): settings.model_dump()}),
         "model": config.model.model_dump_json(),
@@ -42,7 +42,7 @@ def save_hardened(
         "classes": str(classes),
         "seed": str(config.runtime.seed),
     }
-    write_whole(folder / MODEL, save_tensors(state, metadata=traits))
+    write_whole(folder / MODEL, save_tensors(storable(model.state_dict()), metadata=traits))
     write_whole(folder / "load.py", LOADER.encode())
 
 

@@ -19,6 +19,7 @@ from splitaudit.experiments.digests import file_digest
 from splitaudit.experiments.model import build_model_for
 from splitaudit.experiments.store import write_whole
 from splitaudit.learning.session import Session
+from splitaudit.learning.state import storable
 from splitaudit.models import SplitModel
 from splitaudit.randomness import derive_seed
 from splitaudit.runtime import Runtime
@@ -52,8 +53,7 @@ def obtain_proxy(
     )
     for _ in Session(training, model, own, None, replace(runtime, seed=seed)).rounds():
         pass
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.whole.state_dict().items()}
-    write_whole(path, save_tensors(state, metadata=traits))
+    write_whole(path, save_tensors(storable(model.whole.state_dict()), metadata=traits))
     return model
 
 

@@ -33,6 +33,7 @@ from splitaudit.experiments.proxy import obtain_proxy, proxy_digest
 from splitaudit.experiments.store import RunFolder, write_whole
 from splitaudit.experiments.training import resume, summary, train
 from splitaudit.learning.schedules import check_rounds
+from splitaudit.learning.state import storable
 from splitaudit.models import SplitModel
 from splitaudit.report import write_report
 from splitaudit.runtime import resolve
@@ -313,7 +314,7 @@ def _judge(
 
 def delivered(model: SplitModel) -> dict[str, Tensor]:
     """The state of the whole model, as a run folder keeps it."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.whole.state_dict().items()}
+    return storable(model.whole.state_dict())
 
 
 def _samples(found: Audit, data: AuditData) -> bytes:

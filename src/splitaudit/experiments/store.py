@@ -1,5 +1,6 @@
 """A run is a folder; this is what lies in it, and how it is written so that a kill at any moment loses nothing."""
 
+import errno
 import json
 import os
 import time
@@ -178,6 +179,10 @@ def _lock(file: IO[str]) -> bool:
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in {errno.EWOULDBLOCK, errno.EAGAIN}:
+            return False
+        raise RunError(
+            f"{file.name} cannot be locked: {error.strerror}. Choose an --out on a file system that has locks."
+        ) from None
     return True

@@ -76,7 +76,8 @@ class SweepFolder:
 
 def results_table(finished: Sequence[Finished], root: Path) -> pa.Table:
     """One row for each attack on each finished cell. Columns: every varied setting, `seed`, what the audit found, and
-    where: `run` is the run's folder, relative to `root`. Nothing in it depends on how or where it was computed.
+    where: `run` is the run's folder, relative to `root`. Nothing in it depends on how or where it was computed, but for
+    rounding: other devices, and other numbers of threads, add in another order.
     """
     labels = list(dict.fromkeys(key for f in finished for key in f.cell.labels if key != "runtime.seed"))
     rows = [

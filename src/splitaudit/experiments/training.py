@@ -20,7 +20,7 @@ from splitaudit.experiments.store import RunFolder
 from splitaudit.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from splitaudit.learning.client import Defense
 from splitaudit.learning.layers import learning_rate
-from splitaudit.learning.server import Server
+from splitaudit.learning.server import Adversary, Server
 from splitaudit.learning.session import Session
 from splitaudit.learning.state import State
 
@@ -63,7 +63,8 @@ def train(
     seconds = resume(session, folder, reporter)
     others = [] if beside is None else beside
     others[:] = [(other, its) for other, its in others if other.iteration == session.iteration]
-    _look_on(session, [other for other, _ in others])
+    acting = session.server.adversary
+    _look_on(session, acting, others)
     for _, its in ((session, folder), *others):
         its.keep_metrics(session.iteration)
     alarms = Alarms(session.defense, reporter.warn)
@@ -79,6 +80,7 @@ def train(
             progress(done.iteration, row["loss"], row["images_per_second"])
             alarms.tell()
             seconds = stretch.seconds_before + stretch.seconds()
+            before = len(others)
             others[:] = [
                 pair for pair in others if _left_in(partial(_follow, config, session, *pair, stretch), reporter)
             ]
@@ -87,16 +89,17 @@ def train(
                 _save(session, folder, seconds)
                 others[:] = [pair for pair in others if _left_in(partial(_save, *pair, seconds), reporter)]
                 saved = time.perf_counter()
+            if len(others) < before:
+                _look_on(session, acting, others)
             stretch = _Stretch(seconds)
     return summary(config, folder, seconds)
 
 
-def _look_on(session: Session, others: Sequence[Session]) -> None:
-    """Show the servers of the others every exchange with this one's."""
-    servers = [other.server for other in others]
+def _look_on(session: Session, acting: Adversary | None, others: Sequence[Kept]) -> None:
+    """Show the servers of the others every exchange with this one's, whose own adversary is `acting`."""
+    servers = [other.server for other, _ in others]
     onlookers = [Onlooker(server.adversary, server.images) for server in servers if server.adversary is not None]
-    if onlookers:
-        session.server.adversary = Watched(session.server.adversary, onlookers)
+    session.server.adversary = Watched(acting, onlookers) if onlookers else acting
 
 
 def _follow(config: RunConfig, session: Session, other: Session, its: RunFolder, stretch: _Stretch) -> None:
@@ -118,6 +121,12 @@ def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:
         ) from None
     if 0 < session.iteration < session.iterations:
         reporter.say(f"Resuming at iteration {session.iteration} of {session.iterations}.")
+        threads, then = torch.get_num_threads(), checkpoint.extra.get("threads")
+        if then not in {None, threads}:
+            reporter.warn(
+                f"It was trained with runtime.threads={then} so far, and goes on with {threads}: sums are rounded in "
+                "another order, so the result will not be, bit for bit, that of a training that was not stopped."
+            )
     return float(checkpoint.extra["seconds"])
 
 
@@ -175,7 +184,9 @@ def save_state(folder: RunFolder, iteration: int, state: State, seconds: float) 
     """Save a training state, and the seconds of training it stands for. Raises DivergenceError if it is not finite."""
     if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
         _diverged(folder, f"A parameter became infinite or NaN by iteration {iteration}")
-    save_checkpoint(folder.checkpoints, Checkpoint(iteration, state, {"seconds": seconds}))
+    save_checkpoint(
+        folder.checkpoints, Checkpoint(iteration, state, {"seconds": seconds, "threads": torch.get_num_threads()})
+    )
 
 
 def _diverged(folder: RunFolder, what: str, remedy: str = OF_THE_MODEL) -> None:

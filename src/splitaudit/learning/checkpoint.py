@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from splitaudit.learning.state import State
+from splitaudit.learning.state import State, storable
 
 KEPT = 2
 
@@ -32,7 +32,7 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint below `folder`. Whatever happens, the previous one stays readable."""
-    blob = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()})
+    blob = save_tensors(storable(checkpoint.state))
     meta = {
         "iteration": checkpoint.iteration,
         "sha256": hashlib.sha256(blob).hexdigest(),

@@ -16,6 +16,22 @@ def part(state: State, name: str) -> State:
     return {key.removeprefix(f"{name}/"): tensor for key, tensor in state.items() if key.startswith(f"{name}/")}
 
 
+def storable(state: State) -> State:
+    """Detached, contiguous and on the CPU, and none sharing memory with another, as safetensors wants them.
+
+    In a state dict they may: a module that a model holds under two names stands there twice, and so do tied weights.
+    """
+    found: State = {}
+    memory = set()
+    for name, tensor in state.items():
+        own = tensor.detach().cpu().contiguous()
+        if own.untyped_storage().data_ptr() in memory:
+            own = own.clone()
+        memory.add(own.untyped_storage().data_ptr())
+        found[name] = own
+    return found
+
+
 def number(*values: float) -> Tensor:
     """One or more numbers, exact."""
     return torch.tensor(values if len(values) > 1 else values[0], dtype=torch.float64)

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from splitaudit.errors import TransportError
-from splitaudit.learning.state import State
+from splitaudit.learning.state import State, storable
 
 NONCE_BYTES, TAG_BYTES = 12, 16
 
@@ -28,7 +28,7 @@ class Seal:
     def close(self, state: State, turn: int) -> bytes:
         """The sealed `state` that was given in `turn`."""
         nonce = os.urandom(NONCE_BYTES)
-        content = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        content = save_tensors(storable(state))
         return nonce + self._cipher.encrypt(nonce, content, self._context(turn))
 
     def open(self, sealed: bytes, turn: int) -> State:

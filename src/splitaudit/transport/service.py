@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from splitaudit.learning.state import storable
 from splitaudit.transport import messages_pb2 as pb
 from splitaudit.transport.coordinator import Coordinator
 from splitaudit.transport.frames import HEADER_BYTES, Content, gather, pack, pieces, size, unpack, unpack_alone
@@ -121,8 +122,7 @@ class Service:
 
     def _deliver(self, content: memoryview, client: int) -> list[Content]:
         state = self._coordinator.deliver(self._key(unpack_alone(pb.DeliverRequest, content).key, client))
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        return pack(pb.DeliverReply(), [save_tensors(tensors)])
+        return pack(pb.DeliverReply(), [save_tensors(storable(state))])
 
     def _leave(self, content: memoryview, client: int) -> list[Content]:
         unpack_alone(pb.LeaveRequest, content)

@@ -100,7 +100,8 @@ def align(
     if not math.isfinite(chosen.score):
         raise ConfigError(
             f"alignment.learning_rate: at {config.learning_rate:g} no candidate has a score. Take less, or other "
-            "alignment.objectives."
+            "alignment.objectives. The training is kept: splitaudit attack RUN --set alignment.learning_rate="
+            f"{config.learning_rate / 10:g} goes on."
         )
     explained = None if found is None else found.explained
     candidates = [*final, *given_up]
