@@ -108,7 +108,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 
 def _default_table(key: Sequence[str]) -> dict[str, Any]:
-    """What a setting that is a table, such as `alignment.objectives`, holds where nothing is said; a section is empty."""
+    """What a setting that is a table, such as `alignment.objectives`, holds unless it is set; a section is empty."""
     section = RunConfig.model_fields.get(key[0])
     fields = getattr(section.annotation, "model_fields", {}) if section is not None else {}
     default = fields[key[1]].get_default(call_default_factory=True) if len(key) == 2 and key[1] in fields else None
