@@ -9,7 +9,7 @@ from torch import nn
 
 from splitaudit.adversary import make_adversary
 from splitaudit.config import AdversaryConfig, RunConfig
-from splitaudit.data import load_attacker_images
+from splitaudit.data import ImageSet, load_attacker_images
 from splitaudit.errors import ConfigError, TransportError
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
@@ -52,7 +52,8 @@ def serve(
     The server is honest unless the config has a section `adversary`, which an audit of one's own deployment sets.
     `clients` lists who may take part; by default `clients.txt` in `certs`. The checkpoints go to the folder `path`.
 
-    Raises ConfigError, TransportError, and DivergenceError for a training that cannot go on.
+    Raises ConfigError, TransportError, RunError for the folder of something else, and DivergenceError for a training
+    that cannot go on.
     """
     config = resolve(config if "adversary" in config.model_fields_set else with_honest_server(config))
     check_rounds(config.training, config.data.clients)
@@ -68,9 +69,10 @@ def serve(
     runtime = start_runtime(config)
     server, specs, layers_bytes = build_server(config, runtime)
     settings = shared_settings(config, _image_shape(config), specs)
-    folder = RunFolder(path)
+    folder, content = RunFolder(path), _content(config, server)
     folder.check(config)
-    folder.take(config, {})
+    folder.check_content(content)
+    folder.take(config, content)
     with folder.locked():
         records = ServerRecords(config, server, folder, reporter)
         turns = Turns(config.training, config.data.clients)
@@ -182,6 +184,13 @@ class ServerRecords:
         self._began = time.perf_counter()
         self._folder.keep_metrics(self._logged)
         return None if checkpoint is None else checkpoint.state
+
+
+def _content(config: RunConfig, server: Server) -> dict[str, str]:
+    """A digest of the images that an adversary has, as `digests` has it; a server that goes on needs the same."""
+    if config.adversary.kind == "honest":
+        return {}
+    return {"attacker's images": ImageSet(config.attacker.source, server.images, None, (), ()).digest}
 
 
 def with_honest_server(config: RunConfig) -> RunConfig:

@@ -68,7 +68,7 @@ def test_linear_layers_are_solved_for_and_nothing_is_fitted(linear: Recording) -
     assert found.chosen.steps == 0
     assert found.explained is not None
     assert found.explained > EXPLAINED
-    assert told == ["linear 0/1"]
+    assert told == ["linear 0/1", "linear 1/1"]
 
 
 def test_the_worse_half_is_dropped_again_and_again(halved: Recording, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,7 @@ def align(
     if "linear" in config.candidates:
         progress("linear", 0, 1)
         solved, found = _linear(evidence)
+        progress("linear", 1, 1)
     shapes = [shape for shape in config.candidates if shape != "linear"]
     given_up: list[Candidate] = []
     if found is not None and found.certain:
