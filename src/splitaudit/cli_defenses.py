@@ -109,5 +109,6 @@ def _show(result: "DefenseResult", path: Path) -> None:
     typer.echo(
         f"cost:    {cost.seconds:.0f} s ({cost.share_of_training:.0f}% of the training), "
         f"{cost.gradient_evaluations:,} gradients, {cost.traffic_bytes / 1e6:.1f} MB between clients"
+        + ("" if cost.prediction is None else f"; a prediction takes {cost.prediction:.1f} times as much")
     )
     typer.echo(f"model:   {path / 'model.safetensors'}, and load.py beside it")

@@ -122,6 +122,18 @@ def test_a_damaged_result_is_made_again(defended: Path) -> None:
     assert read_defense(file) == result
 
 
+def test_what_a_prediction_takes(defended: Path) -> None:
+    """Two models, each of which also sees the mirror image, and a gate; two votes; and what comes before the model.
+    Beside a model as small as this, gate and JPEG count."""
+    costs = {name: read_defense(folder_of(name, defended) / "defense.json").cost.prediction for name in NAMES}
+    assert costs["harden"] is not None
+    assert 4 < costs["harden"] < 8
+    assert costs["input-transform"] is not None
+    assert 1 < costs["input-transform"] < 1.5
+    assert costs["adversarial-training"] == 1
+    assert costs["randomized-smoothing"] == 2
+
+
 def test_the_report_says_what_to_do(defended: Path) -> None:
     page = (defended / "report.html").read_text()
     assert "What you can do" in page

@@ -158,7 +158,13 @@ def defense(name: str, before: float, after: float, clean: float, share: float) 
             {"name": "pgd", "n": 1000, "gradient_evaluations": 20, "accuracy": 31.0, "accuracy_ci95": [29, 33]},
             {"name": "apgd-ce", "n": 100, "gradient_evaluations": 100, "accuracy": 27.5, "accuracy_ci95": [20, 36]},
         ],
-        "cost": {"seconds": 60.0, "share_of_training": share, "gradient_evaluations": 1, "traffic_bytes": 0},
+        "cost": {
+            "seconds": 60.0,
+            "share_of_training": share,
+            "gradient_evaluations": 1,
+            "traffic_bytes": 0,
+            "prediction": 4.0,
+        },
         "command": f"splitaudit defend runs/first --defense {name}",
     }
 
@@ -185,6 +191,7 @@ def bench_rows(eps: float, seed: int, clean: float, attackers: int) -> list[dict
         "share_of_training": 20.0,
         "gradient_evaluations": 12345,
         "traffic_bytes": 7_600_000,
+        "prediction": 4.0,
     }
     attacked = {"n": 100, "accuracy_before": 10.0, "accuracy": 60.0, "accuracy_low": 50.0, "accuracy_high": 70.0}
     names = [f"attacker-{number}" for number in range(attackers)]

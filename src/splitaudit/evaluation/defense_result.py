@@ -58,6 +58,9 @@ class CostResult(_Part):
     """Backward passes of the model, counted in images."""
     traffic_bytes: int
     """Between the clients."""
+    prediction: float | None = None
+    """Multiply-adds of each prediction from then on, as a multiple of the delivered model's; None in files that are
+    older."""
 
 
 class CertifiedPoint(_Part):

@@ -159,6 +159,7 @@ def _rows(each: Benched, home: Path) -> list[dict[str, Any]]:
         "share_of_training": cost.share_of_training,
         "gradient_evaluations": cost.gradient_evaluations,
         "traffic_bytes": cost.traffic_bytes,
+        "prediction": cost.prediction,
         "folder": os.path.relpath(each.path, home.resolve()),
     }
     servers = [

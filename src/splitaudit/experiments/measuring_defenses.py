@@ -28,6 +28,7 @@ from splitaudit.evaluation.target import Target, in_batches
 from splitaudit.evaluation.threats import make_threats, threats_through
 from splitaudit.experiments.delivered_view import delivered_view
 from splitaudit.experiments.progress import Reporter
+from splitaudit.models.costs import multiply_adds
 from splitaudit.randomness import derive_generator, derive_seed
 
 RADII = (0.0, 0.5, 1.0, 1.5, 2.0)
@@ -59,7 +60,7 @@ class Bench:
         crafted = [*self.crafted, *self._knowing(name, settings)]
         self.reporter.say(f"Measuring {name}.")
         overall = accuracy_of(model, self.data.test, batch_size, runtime)
-        taken = trained.cost
+        taken, one = trained.cost, self.clean.images[:1]
         return trained, DefenseResult(
             name=name,
             title=defense.title,
@@ -81,6 +82,7 @@ class Bench:
                 share_of_training=100 * taken.seconds / self.training_seconds,
                 gradient_evaluations=taken.gradient_evaluations,
                 traffic_bytes=taken.traffic_bytes,
+                prediction=multiply_adds(model, one) / multiply_adds(self.target.model.whole, one),
             ),
             command=command,
         )

@@ -68,6 +68,14 @@ def legal_cuts(model: nn.Module, image_shape: tuple[int, int, int]) -> list[CutP
     return rows
 
 
+@torch.no_grad()
+def multiply_adds(model: nn.Module, images: Tensor) -> int:
+    """Of a forward pass on images (N, C, H, W), as PyTorch's FlopCounterMode counts them."""
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    return int(counter.get_total_flops() // 2)
+
+
 class _CountingRun(fx.Interpreter):
     """Runs a graph operation by operation, and notes the shapes per sample and the multiply-adds so far."""
 

@@ -47,6 +47,8 @@ class Alone:
     share_of_training: float
     gradient_evaluations: float
     traffic_bytes: float
+    prediction: float | None
+    """Of its work, as a multiple of the delivered model's; None in tables that are older."""
 
 
 @dataclass(frozen=True)
@@ -190,5 +192,7 @@ def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
     return Entry(float(values.mean()), interval, before, recovered)
 
 
-def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
-    return float(np.mean([row[key] for row in rows]))
+def _mean(rows: Sequence[dict[str, Any]], key: str) -> Any:
+    """None where a row has none, as in tables that are older than the column."""
+    values: list[Any] = [row.get(key) for row in rows]
+    return None if None in values else float(np.mean(values))
