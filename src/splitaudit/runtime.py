@@ -1,5 +1,6 @@
 """Where and how a run is computed: device, precision, memory format."""
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,13 @@ def start_runtime(config: RunConfig) -> Runtime:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    return Runtime(torch.device(config.runtime.device), config.runtime.precision, config.runtime.seed)
+    device = torch.device(config.runtime.device)
+    if device.type == "cuda":
+        # Some gradients (of overlapping pooling, of resizing) are summed in any order unless asked not to be. What can
+        # be done in no other way warns.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    return Runtime(device, config.runtime.precision, config.runtime.seed)
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
