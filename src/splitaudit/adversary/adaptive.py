@@ -58,7 +58,8 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
     clean image belongs, and all three are trained on that as the clients train on labels. One crafting, the clients'
     own way, serves both. Unlike the clients it crafts once, and sees both variants of an image in every epoch. Its
-    batches are smaller in the proportion of its images to `config.images`.
+    batches are smaller in the proportion of its images to `config.images`, and so is its learning rate (linear scaling;
+    Goyal et al., 2017): at the clients' own, batches this small make a surrogate that misleads nobody.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
@@ -69,7 +70,8 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     head, names = _clustered(features, clusters, runtime)
     variants, surrogates = torch.stack([images, crafted], 1), {}
     batch_size = max(2, round(config.batch_size * len(images) / config.images))
-    config = config.model_copy(update={"batch_size": batch_size})
+    learning_rate = config.learning_rate * batch_size / config.batch_size
+    config = config.model_copy(update={"batch_size": batch_size, "learning_rate": learning_rate})
     for name, own_head, targets, loss in (
         ("features", nn.Identity(), features, turn_back),
         ("clusters", head, names, labels_of_all),
