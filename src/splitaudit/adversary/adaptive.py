@@ -59,7 +59,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     clean image belongs, and all three are trained on that as the clients train on labels. One crafting, the clients'
     own way, serves both. Unlike the clients it crafts once, and sees both variants of an image in every epoch. Its
     batches are smaller in the proportion of its images to `config.images`, and so is its learning rate (linear scaling;
-    Goyal et al., 2017): at the clients' own, batches this small make a surrogate that misleads nobody.
+    Goyal et al., 2017): at the clients' own, batches this small make a surrogate that misleads little.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
