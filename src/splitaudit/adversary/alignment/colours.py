@@ -9,6 +9,7 @@ Wasserstein distance; Rabin et al., 2011).
 from dataclasses import dataclass
 from itertools import permutations, product
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -117,6 +118,11 @@ def _turned(rotations: Tensor, turn: Tensor) -> Tensor:
 def _distances(more: Tensor, fewer: Tensor, rotations: Tensor, directions: Tensor) -> Tensor:
     """For each of the rotations (R, axes, seen) the squared sliced Wasserstein distance of the clouds (2, N, axes) and
     (2, N, seen), after it, along the directions (seen, D)."""
-    turned = torch.einsum("cna,rad->rcdn", more, rotations @ directions).sort().values
-    wanted = (fewer @ directions).mT.sort().values
+    turned = _sorted(torch.einsum("cna,rad->rcdn", more, rotations @ directions))
+    wanted = _sorted((fewer @ directions).mT)
     return (turned - wanted).square().mean((1, 2, 3))
+
+
+def _sorted(rows: Tensor) -> Tensor:
+    """Each row (..., N) on the CPU in ascending order, with gradients. NumPy's order is found several times as fast."""
+    return rows.gather(-1, torch.from_numpy(np.argsort(rows.detach().numpy(), axis=-1)))
