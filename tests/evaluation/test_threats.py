@@ -40,12 +40,15 @@ def test_mirror_images_are_attacked_besides() -> None:
         "sladv+mi+di@checkpoints, mirrored",
         "sladv+mi+di@features, mirrored",
         "sladv+mi@ensemble, mirrored",
+        "sladv+mi+di@stale and features, mirrored",
         "sladv+mi+di@stale, mirrored, past a gate (0.02)",
         "sladv+mi+di@stale, mirrored, past a gate (0.1)",
     }
 
 
-@pytest.mark.parametrize("name", ["mi+di@stale", "mi+di@checkpoints", "mi+di@features", "mi@ensemble"])
+@pytest.mark.parametrize(
+    "name", ["mi+di@stale", "mi+di@checkpoints", "mi+di@features", "mi@ensemble", "mi+di@stale and features"]
+)
 def test_what_is_attacked_besides_is_the_same_of_the_mirror_image(name: str) -> None:
     functions = threats_of(True)
     plain, mirrored = functions[f"sladv+{name}"], functions[f"sladv+{name}, mirrored"]
