@@ -177,15 +177,15 @@ def test_bad_names_and_foreign_changes_are_refused(defended: Path) -> None:
         load_hardened(defended)
 
 
-def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings are shared by the budgets; two tables and one page come of it."""
+def test_bench_crosses_budgets_and_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trainings are shared by the budgets; two tables and one page come of it. What is damaged later is told."""
     monkeypatch.setattr(cli_sweeps, "make_executor", lambda *_args, **_options: Here())
     sets = [part for override in (*SMALL, *TINY, *SHORT) for part in ("--set", override)]
     crossed = ("--defense", "harden,gradient-decomposition", "--eps", "0.1,0.2", "--alpha", "1", "--cut", "depth2")
-    assert (
-        splitaudit("bench-defenses", "demo", "--out", str(tmp_path / "out"), *crossed, *sets, monkeypatch=monkeypatch)
-        == 0
-    )
+    command = ("bench-defenses", "demo", "--out", str(tmp_path / "out"), *crossed, *sets)
+    assert splitaudit(*command, monkeypatch=monkeypatch) == 0
     rows = pq.read_table(tmp_path / "out" / "defenses.parquet").to_pylist()
     assert {(row["cut"], row["alpha"], row["eps"]) for row in rows} == {("depth2", 1.0, 0.1), ("depth2", 1.0, 0.2)}
     assert {row["attacker"] for row in rows} == {
@@ -209,6 +209,11 @@ def test_bench_crosses_budgets_and_servers(tmp_path: Path, monkeypatch: pytest.M
     (again,) = (tmp_path / "out" / "runs").glob("*/defenses/harden-*/defense.json")
     assert read_defense(again).servers == told.servers
     assert read_defense(again).eps_pixels == told.eps_pixels
+    (cell, _other) = (tmp_path / "out" / "runs").glob("*/attacks/*")
+    (damaged,) = cell.glob("defenses/*/defense.json")
+    damaged.write_text("{")
+    assert splitaudit(*command, monkeypatch=monkeypatch) == 2
+    assert f"remove {cell}" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from splitaudit.defenses.during_settings import Detector, Prevention
 from splitaudit.defenses.settings import choose
-from splitaudit.errors import ConfigError
+from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.outcomes import to_parquet
 from splitaudit.experiments.defending import defense_folder
@@ -94,7 +94,10 @@ class Benched:
 
 
 def benched(finished: Sequence[Finished]) -> list[Benched]:
-    """The defences of every cell that is done."""
+    """The defences of every cell that is done.
+
+    Raises RunError where one cannot be read, with what brings it back: the sweep takes a cell with a result for done.
+    """
     found = []
     for cell in finished:
         config = cell.cell.config
@@ -102,6 +105,13 @@ def benched(finished: Sequence[Finished]) -> list[Benched]:
             continue
         for name in config.defense.after:
             folder = defense_folder(cell.path, config, name)
+            try:
+                result = read_defense(folder / "defense.json")
+            except RunError as error:
+                raise RunError(
+                    f"{folder / 'defense.json'} cannot be read: remove {cell.path}, which counts as done, and give the "
+                    "same command again."
+                ) from error
             assert config.adversary.alpha is not None, "the config is resolved"
             found.append(
                 Benched(
@@ -110,7 +120,7 @@ def benched(finished: Sequence[Finished]) -> list[Benched]:
                     config.attack.eps,
                     config.runtime.seed,
                     folder,
-                    read_defense(folder / "defense.json"),
+                    result,
                 )
             )
     return found
