@@ -63,6 +63,12 @@ def files_are_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_test_draws_on_what_another_left() -> None:
+    """Modules that a test makes by itself begin alike in whatever order the tests run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits() -> AuditData:
     """The images of the small config."""

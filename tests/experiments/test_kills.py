@@ -19,7 +19,7 @@ from tests.conftest import SMALL, small_config
 from tests.experiments.folders import command, judgement, outcome
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TRAINED_LONGER = (*SMALL, "training.iterations=250", "training.augment=crop_flip")
+TRAINED_LONGER = ("training.iterations=250", "training.augment=crop_flip")
 HEEDING_INTERRUPTS = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -31,25 +31,25 @@ PROXY = ("proxy.images=64", "proxy.iterations=10")
 
 
 def longer(folder: Path) -> list[str]:
-    """A run that trains for some seconds."""
-    return command("run", "demo", "--out", str(folder), overrides=TRAINED_LONGER)
+    """The command of a run that trains for some seconds."""
+    return command("run", "demo", "--out", str(folder), overrides=(*SMALL, *TRAINED_LONGER))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that trains longer, undisturbed."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(longer(folder), check=True, capture_output=True, env=ENVIRONMENT)
+    run(small_config(*TRAINED_LONGER), folder, Reporter())
     return folder
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_random_moments_of_training(whole: Path, tmp_path: Path, how: signal.Signals) -> None:
-    """Stopped again and again, the same command goes on and ends with the same bytes."""
+    """Stopped twice, the same run goes on, here in a process that was not killed, and ends with the same bytes."""
     stopped = tmp_path / "stopped"
     moments = random.Random(0)
     kills = 0
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             [sys.executable, "-c", HEEDING_INTERRUPTS, *longer(stopped)],
             stdout=subprocess.PIPE,
@@ -63,7 +63,7 @@ def test_killed_at_random_moments_of_training(whole: Path, tmp_path: Path, how: 
         kills += process.returncode != 0
         assert process.returncode in {0, -how, 130}, output.decode()
         assert b"Traceback" not in output, output.decode()
-    subprocess.run(longer(stopped), check=True, capture_output=True, env=ENVIRONMENT)
+    run(small_config(*TRAINED_LONGER), stopped, Reporter())
     assert kills > 0
     assert outcome(whole) == outcome(stopped)
 

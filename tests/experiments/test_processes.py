@@ -35,13 +35,18 @@ def trained_both_ways(home: Path, *overrides: str) -> list[RunFolder]:
     return folders
 
 
-def test_as_in_one_process_with_an_adversary(tmp_path: Path) -> None:
-    """Also what the adversary has learned and recorded through its view of the exchanges."""
-    folders = trained_both_ways(tmp_path, *TAMPERING)
-    for row, distributed in zip(*(folder.read_metrics() for folder in folders), strict=True):
+def test_as_in_one_process(tmp_path: Path) -> None:
+    """Also what the adversary has learned and recorded through its view of the exchanges, and what the clients notice,
+    which travels with their layers."""
+    names = "splitguard, faint-steps, trapezoid, gradient-decomposition, scrutinizer, splitout"
+    watching = (f"defense.during=[{names}]", "defense.calibration.iterations=60", "defense.splitguard.warm_up=0")
+    one, many = (folder.read_metrics() for folder in trained_both_ways(tmp_path, *TAMPERING, *watching))
+    assert one[-1]["detectors"]
+    for row, distributed in zip(one, many, strict=True):
         assert distributed["iteration"] == row["iteration"]
         assert math.isclose(distributed["loss"], row["loss"], rel_tol=1e-6)
         assert distributed["similarity"] == row["similarity"]
+        assert distributed["detectors"] == row["detectors"]
         assert distributed["bytes_received"] > distributed["iteration"] * 16 * 8 * 8 * 8 * 4
 
 
@@ -54,16 +59,6 @@ def test_a_process_that_fails_is_told_with_its_last_words(tmp_path: Path) -> Non
     (tmp_path / "run" / "parties" / "client-1" / "run" / "config.yaml").write_text("damaged")
     with pytest.raises(RunError, match=r"client-1 ended with code 2(.|\n)*damaged"):
         train_in_processes(config, load_audit_data(config), folder, Reporter())
-
-
-def test_as_in_one_process_where_clients_watch(tmp_path: Path) -> None:
-    """What the clients notice travels with their layers: scores and verdicts are the same, over the wire too."""
-    names = "splitguard, faint-steps, trapezoid, gradient-decomposition, scrutinizer, splitout"
-    watching = (f"defense.during=[{names}]", "defense.calibration.iterations=60", "defense.splitguard.warm_up=0")
-    folders = trained_both_ways(tmp_path, *TAMPERING, *watching)
-    one, many = ([row["detectors"] for row in folder.read_metrics()] for folder in folders)
-    assert one[-1]
-    assert many == one
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")

@@ -26,12 +26,12 @@ GRID = {
         "alignment.candidates": ["linear", "single"],
         "alignment.steps": 20,
         "model.width": 8,
-        "training.iterations": 100,
+        "training.iterations": 60,
         "training.batch_size": 16,
         "runtime.threads": 1,
         "runtime.checkpoint_seconds": 0,
     },
-    "grid": {"attack.eps": [0.1, 0.2]},
+    "grid": {"attack.eps": [0.1]},
     "seeds": 2,
 }
 
@@ -68,7 +68,7 @@ def test_killed_process_and_killed_worker(grid: Path, tmp_path: Path) -> None:
     os.kill(worker, signal.SIGKILL)
     told, _ = sweep.communicate()
     assert sweep.returncode == 0, told
-    assert "4 done, 0 failed" in told
+    assert "2 done, 0 failed" in told
     assert pq.read_table(out / "results.parquet") == undisturbed(grid, tmp_path / "undisturbed")
 
 
@@ -85,7 +85,7 @@ def test_killed_ray_worker(grid: Path, tmp_path: Path, *, at_url: bool) -> None:
         os.kill(worker, signal.SIGKILL)
     told, _ = sweep.communicate()
     assert sweep.returncode == 0, told
-    assert "4 done, 0 failed" in told
+    assert "2 done, 0 failed" in told
     assert pq.read_table(out / "results.parquet") == undisturbed(grid, tmp_path / "undisturbed")
 
 

@@ -156,7 +156,7 @@ def test_every_schedule_learns(digits: AuditData, schedule: str, topology: str) 
         f"training.schedule={schedule}",
         f"training.topology={topology}",
         "training.local_steps=5",
-        "training.iterations=500",
+        "training.iterations=300",
         "training.learning_rate=0.1",
     )
     losses = train(make_session(digits, build_model(digits, *settings), *settings))

@@ -44,7 +44,7 @@ def test_the_signal_is_the_image(colours: int, kernel: int, channels: int, preci
     assert determination(signal, images[..., side:-side, side:-side]) > 0.95
 
 
-@pytest.mark.parametrize(("colours", "kernel", "channels"), CASES)
+@pytest.mark.parametrize(("colours", "kernel", "channels"), [(1, 3, 6), (3, 1, 8), (3, 3, 16), (3, 5, 20)])
 def test_solved_layers_do_as_the_clients(colours: int, kernel: int, channels: int) -> None:
     """With images of the same kind, though others, on images that neither side has seen."""
     F1 = convolution(colours, kernel, channels)
@@ -75,9 +75,9 @@ def test_layers_with_an_activation_do_not_pass_for_one_convolution(colours: int)
 
 
 WRONG = {
-    "7x7": (nn.Conv2d(3, 32, 7, padding=3),),
-    "stride": (nn.Conv2d(3, 32, 3, padding=1, stride=2), nn.Upsample(scale_factor=2)),
-    "leaky": (nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.LeakyReLU(0.1)),
+    "7x7": (nn.Conv2d(3, 16, 7, padding=3),),
+    "stride": (nn.Conv2d(3, 16, 3, padding=1, stride=2), nn.Upsample(scale_factor=2)),
+    "leaky": (nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.LeakyReLU(0.1)),
 }
 
 
@@ -91,7 +91,7 @@ def test_what_no_attempt_fits_is_not_taken_for_one_convolution(name: str) -> Non
 @pytest.mark.parametrize(("kernel", "found_as"), [(5, 5), (7, None)])
 def test_smooth_images_do_not_make_a_kernel_of_a_smaller_side_certain(kernel: int, found_as: int | None) -> None:
     """Enlarged photographs, in which a pixel is nearly what its neighbours are."""
-    images = nn.functional.interpolate(photographs(1)[:24].float(), scale_factor=2, mode="bilinear").round()
+    images = nn.functional.interpolate(photographs(1)[:12].float(), scale_factor=2, mode="bilinear").round()
     found = found_in(convolution(1, kernel, 16), images)
     assert (found.kernel.shape[-1] if found.certain else None) == found_as
 
@@ -116,8 +116,8 @@ def test_noise_on_activations_hides_no_convolution() -> None:
 def test_channels_that_never_change_tell_nothing() -> None:
     """Neither that a convolution explains them, nor that what it leaves has no structure."""
     images = photographs(1)[:64]
-    leaky = nn.functional.leaky_relu(convolution(1, 3, 16)(images / 255).detach(), 0.3)
-    dead = torch.zeros(64, 16, 16, 16)
+    leaky = nn.functional.leaky_relu(convolution(1, 3, 8)(images / 255).detach(), 0.3)
+    dead = torch.zeros(64, 8, 16, 16)
     (alone, beside) = (identify(maps, 1, 64) for maps in (leaky, torch.cat([leaky, dead], 1)))
     assert alone is not None
     assert beside is not None
@@ -165,7 +165,7 @@ def test_activations_that_do_not_vary_hold_no_signal(value: float) -> None:
 def test_each_batch_may_have_been_normalised_and_weighted_in_its_own_way(before: int) -> None:
     """As in a training. The oldest one may be there in part only, `before` what was asked for."""
     images = photographs(3)[: 64 + before]
-    F1 = convolution(3, 3, 32).train()
+    F1 = convolution(3, 3, 16).train()
     generator = torch.Generator().manual_seed(0)
     recorded = []
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_what_is_no_map_of_some_size_is_not_tried() -> None:
 
 def test_grey_images_see_brightness_alone() -> None:
     """A server whose images have no colours finds the kernel; what it cannot know, the colours, it leaves alone."""
-    F1 = convolution(3, 3, 32)
+    F1 = convolution(3, 3, 16)
     clients = photographs(3)[:512]
     grey = photographs(1)[-512:].expand(-1, 3, -1, -1)
     shadow = solve(found_in(F1, clients), evidence_of(F1(clients / 255), grey))
@@ -204,7 +204,7 @@ def test_grey_images_see_brightness_alone() -> None:
 
 def test_clients_whose_images_are_grey() -> None:
     """In three channels, but with one colour: the signal has one axis, whatever colours the server's images have."""
-    F1 = convolution(3, 3, 32)
+    F1 = convolution(3, 3, 16)
     clients = photographs(1)[:512].expand(-1, 3, -1, -1)
     shadow = solve(found_in(F1, clients), evidence_of(F1(clients / 255), photographs(3)[-512:]))
     unseen = photographs(1)[600:700].expand(-1, 3, -1, -1) / 255
