@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from splitaudit.attacks import Budget
 from splitaudit.attacks.gradients import Point
 from splitaudit.attacks.transforms import (
+    _smaller,
     along_axes,
     dct_matrix,
     diverse,
@@ -44,11 +45,13 @@ def test_shrinking_is_bilinear_resizing_and_padding(n: int) -> None:
         for before in range(n - new):
             size = torch.tensor([(new - int(n * 0.9) + 0.5) / (n - int(n * 0.9))], dtype=torch.float64)
             offset = torch.tensor([(before + 0.5) / (n - new)], dtype=torch.float64)
-            matrix = shrink_matrices(n, 0.9, size, offset, torch.tensor([True]))
+            drawn = _smaller(n, 0.9, size, offset)
+            assert [int(each) for each in drawn] == [new, before]
+            matrix = shrink_matrices(n, *drawn, torch.tensor([True]))
             resized = F.interpolate(image, size=[new, new], mode="bilinear", align_corners=False)
             expected = F.pad(resized, [before, n - new - before] * 2)
             torch.testing.assert_close(along_axes(image, matrix, matrix), expected)
-    kept = shrink_matrices(n, 0.9, size, offset, torch.tensor([False]))
+    kept = shrink_matrices(n, *drawn, torch.tensor([False]))
     assert torch.equal(along_axes(image, kept, kept), image)
 
 
@@ -66,7 +69,8 @@ def test_diverse_gradient_goes_through_the_resizing() -> None:
     (transformed,) = seen
     leaf = x.clone().requires_grad_()
     applied, size, top, left = ((draw + 1) / 2 for draw in point(x).noise.uniform(torch.Size((200, 4)), x.dtype).T)
-    rows, columns = (shrink_matrices(n, 0.9, size, offset, applied < 0.5) for n, offset in ((12, top), (20, left)))
+    sides = ((12, top), (20, left))
+    rows, columns = (shrink_matrices(n, *_smaller(n, 0.9, size, offset), applied < 0.5) for n, offset in sides)
     again = along_axes(leaf, rows, columns)
     torch.testing.assert_close(transformed, again.detach())
     weight = torch.linspace(1, 2, x[0].numel(), dtype=x.dtype).view(x.shape[1:])

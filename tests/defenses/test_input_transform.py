@@ -31,6 +31,14 @@ def test_a_resize_to_the_whole_size_is_none() -> None:
     torch.testing.assert_close(transform(images()), images())
 
 
+def test_small_images_too_are_resized_at_random() -> None:
+    """Of 8 pixels, to 7 in one of the four corners, or left as they are."""
+    transform = Transform(InputTransformConfig(transforms=("resize",)), 0)
+    changed = transform(torch.ones(200, 1, 8, 8))
+    places = {tuple(bool(line.any()) for line in (x[0, 0], x[0, -1], x[0, :, 0], x[0, :, -1])) for x in changed}
+    assert len(places) == 5
+
+
 def test_all_of_them_give_images_and_let_gradients_through() -> None:
     transform = Transform(InputTransformConfig(), 0)
     x = images().requires_grad_()

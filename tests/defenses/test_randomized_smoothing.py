@@ -41,6 +41,14 @@ def test_where_the_vote_is_even_nothing_is_certain() -> None:
     assert radius < 0.02
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 10])
+def test_the_draws_of_an_image_do_not_depend_on_its_batch(batch_size: int) -> None:
+    model, images = Fronted(Noise(SIGMA, 0), HalfSpaces(), 4), torch.rand(10, 1, 2, 2)
+    whole = model(images)
+    model.front.begin_again()
+    torch.testing.assert_close(torch.cat([model(some) for some in images.split(batch_size)]), whole)
+
+
 def test_the_vote_is_the_mean_prediction_over_fresh_noise() -> None:
     model = Fronted(Noise(SIGMA, 0), HalfSpaces(), 4000)
     images = torch.full((1, 1, 1, 1), 0.6)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.attacks import RECIPES, Budget
+from splitaudit.defenses.fronted import Front, Fronted
 from splitaudit.evaluation.attack import Attack
-from splitaudit.evaluation.defended import Crafted, score_servers
+from splitaudit.evaluation.defended import Crafted, predictions_of, score_servers
 from splitaudit.evaluation.measure import Clean, Outcome
 from splitaudit.evaluation.threats import Server
 
@@ -78,6 +79,26 @@ def test_the_adaptive_server_can_do_what_others_can_but_no_oracle(clean: Clean) 
         batch_size=4,
     )
     assert {result.server: result.accuracy for result in found} == {"aligned": 75, "true-input": 75, "adaptive": 50}
+
+
+class Coin(Front):
+    """Every image becomes the first class or, half of the time, another one."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        heads = self.noise(images).uniform(images.shape, images.dtype) > 0
+        return torch.where(heads, images, 0.0)
+
+
+@pytest.mark.parametrize("attacks", [1, 8])
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_chance_is_no_attack(clean: Clean, attacks: int, batch_size: int) -> None:
+    """A model that draws at random errs for each image as often, however many attacks do nothing to it."""
+    model = nn.Sequential(Fronted(Coin(1), FirstPixel(), 1))
+    nothing = [crafted("aligned", before=(1, 2, 3, 4), after=(1, 2, 3, 4)) for _ in range(attacks)]
+    (found,) = score_servers(model, nothing, clean, batch_size)
+    once = predictions_of(model, clean.images, 4) == clean.labels
+    assert 0 < once.sum() < 4
+    assert found.accuracy == 100 * float(once.double().mean())
 
 
 def test_where_nothing_was_lost_nothing_is_recovered(clean: Clean) -> None:

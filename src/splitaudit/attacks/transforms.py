@@ -44,14 +44,17 @@ def diverse(rule: GradientRule = plain, *, resize: float = 0.9, probability: flo
 
     With `probability`, an image is resized (bilinearly) to a random size of at least `resize` of its own, and padded
     with zeros at random to its own size again; drawn anew for each image and each gradient. Costs what `rule` costs.
+    Sizes and places are those of published code, which leaves out the last of each: 8 pixels become 7, in one place.
     """
 
     def through_resizing(point: Point) -> Callable[[Tensor], Tensor]:
         def gradient_at(at: Tensor) -> Tensor:
             applied, size, top, left = point.noise.uniform(torch.Size((len(at), 4)), at.dtype).add(1).div(2).unbind(1)
             applied = applied < probability
-            rows = shrink_matrices(at.shape[2], resize, size, top, applied)
-            columns = shrink_matrices(at.shape[3], resize, size, left, applied)
+            rows, columns = (
+                shrink_matrices(n, *_smaller(n, resize, size, offset), applied)
+                for n, offset in ((at.shape[2], top), (at.shape[3], left))
+            )
             return along_axes(point.gradient_at(along_axes(at, rows, columns)), rows.mT, columns.mT)
 
         return gradient_at
@@ -101,20 +104,22 @@ def dct_matrix(n: int) -> Tensor:
     return torch.as_tensor(scipy.fft.dct(np.eye(n), norm="ortho", axis=0))
 
 
-def shrink_matrices(n: int, resize: float, size: Tensor, offset: Tensor, applied: Tensor) -> Tensor:
-    """Bilinear resizing of n pixels to fewer, and padding back to n: (N, 1, n, n), the identity where not `applied`.
-
-    `size` and `offset` (N,) in [0, 1) pick the new size from [resize n, n) and the padding before it.
-    """
-    smallest = max(1, int(n * resize))
-    new = smallest + (size * (n - smallest)).floor()
-    before = (offset * (n - new)).floor()
-    pixels = torch.arange(n, dtype=size.dtype, device=size.device)
+def shrink_matrices(n: int, new: Tensor, before: Tensor, applied: Tensor) -> Tensor:
+    """Bilinear resizing of n pixels to `new` (N,), and padding with `before` (N,) zeros, and others behind, to n again:
+    (N, 1, n, n), the identity where not `applied`."""
+    pixels = torch.arange(n, dtype=new.dtype, device=new.device)
     index = pixels - before.unsqueeze(1)
     inside = (index >= 0) & (index < new.unsqueeze(1))
     source = ((index + 0.5) * (n / new).unsqueeze(1) - 0.5).clamp(0, n - 1)
     weights = (1 - (source.unsqueeze(2) - pixels).abs()).clamp_min(0) * inside.unsqueeze(2)
     return torch.where(applied.view(-1, 1, 1), weights, torch.eye(n).to(weights)).unsqueeze(1)
+
+
+def _smaller(n: int, resize: float, size: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """What `size` and `offset` (N,) in [0, 1) pick: a size from [resize n, n), and the padding before it."""
+    smallest = max(1, int(n * resize))
+    new = smallest + (size * (n - smallest)).floor()
+    return new, (offset * (n - new)).floor()
 
 
 def smoothing_matrix(n: int, kernel: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.adversarial_training import adversarial_training
 from splitaudit.defenses.after_settings import AfterDefense
-from splitaudit.defenses.fronted import Fronted
+from splitaudit.defenses.fronted import Front, Fronted
 from splitaudit.defenses.harden import harden, hardened_network, settled
 from splitaudit.defenses.input_transform import Transform, unchanged
 from splitaudit.defenses.randomized_smoothing import Noise, learn_noise
@@ -26,7 +26,7 @@ class Defense:
     """Where it was published."""
     train: Callable[[Any, DeliveredView], Trained]
     """From its settings and what clients hold to the model that they use from now on."""
-    front: Callable[[Any, int], nn.Module] | None = None
+    front: Callable[[Any, int], Front] | None = None
     """What images go through before that model, from its settings and a seed. Who knows of it goes through it, too."""
     votes: Callable[[Any], int] = lambda _settings: 1
     """Over how many images that the front makes of one the model's prediction is a mean."""

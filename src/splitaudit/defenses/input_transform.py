@@ -8,11 +8,12 @@ al., ICML 2018), and with the mean gradient over random copies (EOT, ibid.). So 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.io import decode_jpeg, encode_jpeg
 
 from splitaudit.attacks.transforms import along_axes, shrink_matrices
 from splitaudit.defenses.after_settings import InputTransformConfig
+from splitaudit.defenses.fronted import Front
 from splitaudit.defenses.view import Cost, DeliveredView, Trained
 
 
@@ -21,13 +22,12 @@ def unchanged(_config: InputTransformConfig, view: DeliveredView) -> Trained:
     return Trained(view.model.whole, Cost())
 
 
-class Transform(nn.Module):
+class Transform(Front):
     """The transforms of `config`, one after the other: pixels (N, C, H, W) in [0, 1] to such pixels."""
 
     def __init__(self, config: InputTransformConfig, seed: int) -> None:
-        super().__init__()
+        super().__init__(seed)
         self._config = config
-        self._generator = torch.Generator().manual_seed(seed)
 
     def forward(self, images: Tensor) -> Tensor:
         for name in self._config.transforms:
@@ -41,11 +41,20 @@ class Transform(nn.Module):
         return images
 
     def _resized(self, images: Tensor) -> Tensor:
-        size, top, left = torch.rand(3, len(images), generator=self._generator).to(images)
+        draws = self.noise(images).uniform(torch.Size((len(images), 3)), images.dtype)
+        size, top, left = draws.add(1).div(2).unbind(1)
         always = torch.ones(len(images), dtype=torch.bool, device=images.device)
-        rows = shrink_matrices(images.shape[2], self._config.smallest, size, top, always)
-        columns = shrink_matrices(images.shape[3], self._config.smallest, size, left, always)
+        rows, columns = (
+            shrink_matrices(n, *self._placed(n, size, offset), always)
+            for n, offset in ((images.shape[2], top), (images.shape[3], left))
+        )
         return along_axes(images, rows, columns)
+
+    def _placed(self, n: int, size: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """What `size` and `offset` (N,) in [0, 1) pick: any size from `smallest` of n pixels to n, at any place."""
+        smallest = max(1, int(n * self._config.smallest))
+        new = smallest + (size * (n - smallest + 1)).floor()
+        return new, (offset * (n - new + 1)).floor()
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:

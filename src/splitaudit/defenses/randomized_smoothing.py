@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from splitaudit.defenses.after_settings import RandomizedSmoothingConfig
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune
+from splitaudit.defenses.fronted import Front
 from splitaudit.defenses.view import DeliveredView, Trained, labels_of
 
 CHOSEN_BY = 64
@@ -46,16 +47,15 @@ def noisy_cross_entropy(
     return F.cross_entropy(model(pixels[0] + sigma * noise), labels)
 
 
-class Noise(nn.Module):
+class Noise(Front):
     """Adds Gaussian noise, drawn anew for each call."""
 
     def __init__(self, sigma: float, seed: int) -> None:
-        super().__init__()
+        super().__init__(seed)
         self._sigma = sigma
-        self._generator = torch.Generator().manual_seed(seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        return images + self._sigma * torch.randn(images.shape, generator=self._generator).to(images)
+        return images + self._sigma * self.noise(images).normal(images.shape, images.dtype)
 
 
 def certify(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.data import ImageSet
+from splitaudit.defenses.fronted import Front
 from splitaudit.evaluation.attack import Attack
 from splitaudit.evaluation.defense_result import DefendedAttack, ServerResult, WhiteBoxResult
 from splitaudit.evaluation.measure import Clean, Outcome, run_attack
@@ -45,8 +46,8 @@ def craft_threats(
 def score_servers(model: nn.Module, crafted: Sequence[Crafted], clean: Clean, batch_size: int) -> list[ServerResult]:
     """Each server's best for each image, against the defended model. What any server can do, the adaptive one can."""
     labels = clean.labels
-    right_clean = in_batches(model, clean.images, batch_size).argmax(1) == labels
-    rights = [in_batches(model, each.outcome.images, batch_size).argmax(1) == labels for each in crafted]
+    right_clean = predictions_of(model, clean.images, batch_size) == labels
+    rights = [predictions_of(model, each.outcome.images, batch_size) == labels for each in crafted]
     results = []
     for server in dict.fromkeys(each.server for each in crafted):
         own = [(each.outcome, right) for each, right in zip(crafted, rights, strict=True) if each.server == server]
@@ -72,12 +73,22 @@ def score_servers(model: nn.Module, crafted: Sequence[Crafted], clean: Clean, ba
     return results
 
 
+def predictions_of(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    """The classes (N,) that a defended model gives to images (N, C, H, W).
+
+    A random front makes the same draws for the n-th image of every call. Otherwise a server that is credited with its
+    best attack for each image would also be credited with the worst of as many draws.
+    """
+    _begin_again(model)
+    return in_batches(model, images, batch_size).argmax(1)
+
+
 def white_box(model: nn.Module, attack: Attack, clean: Clean, batch_size: int, runtime: Runtime) -> WhiteBoxResult:
     """An attack that goes through the defended model itself."""
     generator = derive_generator(runtime.seed, "white box", attack.name)
     batches = zip(clean.images.split(batch_size), clean.labels.split(batch_size), strict=True)
     images = torch.cat([attack.perturb(x, labels, generator) for x, labels in batches])
-    right = in_batches(model, images, batch_size).argmax(1) == clean.labels
+    right = predictions_of(model, images, batch_size) == clean.labels
     return WhiteBoxResult(
         name=attack.name,
         n=len(right),
@@ -89,10 +100,17 @@ def white_box(model: nn.Module, attack: Attack, clean: Clean, batch_size: int, r
 
 def accuracy_of(model: nn.Module, test: ImageSet, batch_size: int, runtime: Runtime) -> CleanResult:
     """A model's accuracy on all test images."""
+    _begin_again(model)
     predicted = in_batches(lambda images: model(runtime.pixels(images)).argmax(1).cpu(), test.images, batch_size)
     assert test.labels is not None, "a test set has labels"
     correct, n = int((predicted == test.labels).sum()), len(predicted)
     return CleanResult(accuracy=100 * correct / n, ci95=wilson_interval(correct, n), n=n)
+
+
+def _begin_again(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, Front):
+            module.begin_again()
 
 
 def _attack(outcome: Outcome, right: Tensor, labels: Tensor) -> DefendedAttack:

@@ -20,11 +20,18 @@ from splitaudit.defenses.view import Trained
 from splitaudit.environment import describe_environment
 from splitaudit.evaluation.attack import Attack, configured
 from splitaudit.evaluation.audit import attacked_images, make_budget
-from splitaudit.evaluation.defended import Crafted, accuracy_of, craft_threats, score_servers, white_box
+from splitaudit.evaluation.defended import (
+    Crafted,
+    accuracy_of,
+    craft_threats,
+    predictions_of,
+    score_servers,
+    white_box,
+)
 from splitaudit.evaluation.defense_result import CertifiedPoint, CostResult, DefenseResult, WhiteBoxResult
 from splitaudit.evaluation.measure import Clean, measure_clean
 from splitaudit.evaluation.result import CleanResult
-from splitaudit.evaluation.target import Target, in_batches
+from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.threats import make_threats, threats_through
 from splitaudit.experiments.delivered_view import delivered_view
 from splitaudit.experiments.progress import Reporter
@@ -72,7 +79,7 @@ class Bench:
             clean=overall,
             n=len(self.clean.labels),
             attacked_clean_before=_accuracy(self.clean.predictions, self.clean),
-            attacked_clean=_accuracy(in_batches(model, self.clean.images, batch_size).argmax(1), self.clean),
+            attacked_clean=_accuracy(predictions_of(model, self.clean.images, batch_size), self.clean),
             eps_pixels=make_budget(config, self.target.model).eps_pixels,
             servers=score_servers(model, crafted, self.clean, batch_size),
             white_box=list(self._white_box(name, settings, trained.model)),
@@ -103,12 +110,12 @@ class Bench:
         """PGD on all attacked images, APGD on the first few of them."""
         config, defense, runtime = self.config, DEFENSES[name], self.target.runtime
         scored = runtime.place(defense.whole(model, settings, derive_seed(runtime.seed, name)))
-        attacked = scored
-        if defense.front is not None:
-            front = defense.front(settings, derive_seed(runtime.seed, name, "white box"))
-            attacked = Fronted(front, model, defense.copies(settings)).eval()
         few = self.clean.first(config.evaluation.curve_images)
         for recipe, clean in (("pgd", self.clean), ("apgd-ce", few)):
+            attacked = scored
+            if defense.front is not None:
+                front = defense.front(settings, derive_seed(runtime.seed, name, "white box", recipe))
+                attacked = Fronted(front, model, defense.copies(settings)).eval()
             attack = Attack(
                 recipe,
                 RECIPES[recipe].title,
