@@ -97,6 +97,13 @@ def test_over_seeds_by_hand() -> None:
         over_seeds(values[:1])
 
 
+def test_seeds_without_a_lost_image_are_no_proof_that_none_can_be() -> None:
+    """Zero everywhere: the interval is that of one such seed at least, and not a point."""
+    low, high = over_seeds(np.zeros((3, 100))).seeds_and_images_ci95
+    assert low == pytest.approx(-high)
+    assert 1 < high < 4
+
+
 def outcomes(lost: int, gained: int, n: int) -> np.ndarray:
     """Per-image differences (1, n)."""
     values = np.zeros((1, n))
