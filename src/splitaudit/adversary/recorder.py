@@ -10,7 +10,8 @@ from splitaudit.adversary.moments import Moments, channel_rows
 from splitaudit.learning.state import State
 
 FORGOTTEN = 0.02
-"""Share of the streaming moments that each batch replaces: they look back over some 50 batches."""
+"""Share of the streaming moments that each batch replaces, once that many have come: they look back over some 50
+batches, and before that over all."""
 SAMPLED = 16
 """Samples of each batch that enter the streaming moments, so that they cost next to nothing."""
 
@@ -38,17 +39,20 @@ class Recorder:
         self._last: deque[Tensor] = deque(maxlen=batches)
         self._mean: Tensor | None = None
         self._second_moment: Tensor | None = None
+        self._seen = 0
 
     def record(self, activations: Tensor) -> None:
         """Take in one batch of activations (N, ...)."""
         self._last.append(activations)
         rows = channel_rows(activations[:SAMPLED])
         mean, second_moment = rows.mean(0), rows.mT @ rows / len(rows)
+        self._seen += 1
         if self._mean is None or self._second_moment is None:
             self._mean, self._second_moment = mean, second_moment
         else:
-            self._mean = self._mean.lerp(mean, FORGOTTEN)
-            self._second_moment = self._second_moment.lerp(second_moment, FORGOTTEN)
+            share = max(FORGOTTEN, 1 / self._seen)
+            self._mean = self._mean.lerp(mean, share)
+            self._second_moment = self._second_moment.lerp(second_moment, share)
 
     def recording(self) -> Recording:
         """What has been recorded so far; at least one batch."""
@@ -67,11 +71,16 @@ class Recorder:
         if self._mean is None or self._second_moment is None:
             return {}
         batches = {f"batch/{position}": batch for position, batch in enumerate(self._last)}
-        return {**batches, "mean": self._mean, "second_moment": self._second_moment}
+        statistics = {"mean": self._mean, "second_moment": self._second_moment, "seen": torch.tensor(self._seen)}
+        return {**batches, **statistics}
 
     def load_state(self, state: State, device: torch.device) -> None:
         """Take over what `state` gave."""
-        batches = [state[f"batch/{position}"].to(device) for position in range(len(state) - 2)]
+        kept = sum(key.startswith("batch/") for key in state)
+        batches = [state[f"batch/{position}"].to(device) for position in range(kept)]
         self._last = deque(batches, maxlen=self._last.maxlen)
         self._mean = state["mean"].to(device) if batches else None
         self._second_moment = state["second_moment"].to(device) if batches else None
+        # Checkpoints from before it was counted have forgotten at the later rate all the while.
+        uncounted = torch.tensor(round(1 / FORGOTTEN) if batches else 0)
+        self._seen = int(state.get("seen", uncounted))
