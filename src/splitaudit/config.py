@@ -252,8 +252,9 @@ class AttackConfig(Section):
 class EvaluationConfig(Section):
     """What is measured after the training."""
 
-    images: PositiveInt | None = 1000
-    """The first so many test images are attacked; null means all. Clean accuracy is always over all test images."""
+    images: Annotated[int, Field(ge=2)] | None = 1000
+    """The first so many test images are attacked, two at least, of which intervals can be; null means all. Clean
+    accuracy is always over all test images."""
     batch_size: PositiveInt = 250
     pgd_steps: PositiveInt = 20
     pgd_restarts: PositiveInt = 2

@@ -69,6 +69,12 @@ def test_in_proportion() -> None:
     torch.testing.assert_close(faint, first * 1e-4 / ((1 + 1e-4) / 2), rtol=1e-2, atol=1e-6)
 
 
+def test_a_client_that_sends_nothing_at_first_gets_nothing_back() -> None:
+    evasion = Evasion(EvasionConfig(proportional=True), Pulls())
+    assert not added(evasion, view(0, scale=0.0)).any()
+    assert added(evasion, view(1)).any()
+
+
 @pytest.mark.parametrize("config", [EvasionConfig(begin=2, share=0.5), EvasionConfig(proportional=True)])
 def test_state(config: EvasionConfig) -> None:
     one, other = Evasion(config, Pulls()), Evasion(config, Pulls())

@@ -116,11 +116,13 @@ def test_worst_case_lies_in_its_interval_and_leaves_gains_out(clean: Clean, outc
 
 
 def test_attacks_with_labels_are_no_server_attacks(clean: Clean, outcomes: dict[str, Outcome]) -> None:
-    """A proxy trained on labels is not among what a server that sees none can do."""
+    """A proxy trained on labels is not among what a server that sees none can do, whatever is attacked through it."""
     proxy = replace(outcomes["pgd"], attack=replace(outcomes["pgd"].attack, knowledge="none"))
-    cases = {case.knowledge: case for case in worst_cases(clean, {**outcomes, "proxy": proxy})}
-    assert all("proxy" not in cases[level].attacks for level in ("none", "server", "oracle"))
-    assert "proxy" in cases["white-box"].attacks
+    features = replace(outcomes["sladv"].attack, knowledge="none", learned_from_labels=True)
+    through = {"proxy": proxy, "sladv@proxy": replace(outcomes["sladv"], attack=features)}
+    cases = {case.knowledge: case for case in worst_cases(clean, {**outcomes, **through})}
+    assert all(through.keys().isdisjoint(cases[level].attacks) for level in ("none", "server", "oracle"))
+    assert through.keys() <= set(cases["white-box"].attacks)
 
 
 def test_l2_curve_is_averaged_over_its_own_budgets(parts: Parts, clean: Clean) -> None:

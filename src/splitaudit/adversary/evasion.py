@@ -37,7 +37,7 @@ class Evasion:
         if self._config.orthogonal:
             added = _orthogonal(added, view.activations.float())
         if self._config.proportional:
-            added = added * (sent / self._usual)
+            added = added * (sent / self._usual if self._usual > 0 else 0.0)
         return (view.activation_gradient.float() + added).to(tampered.dtype)
 
     def metrics(self) -> dict[str, float]:

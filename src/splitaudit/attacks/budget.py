@@ -40,7 +40,10 @@ class Budget:
         return float(self.size(reach).max())
 
     def project(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """The nearest image to `x_adv` (N, C, H, W) in the ball around `x` and in [0, 1], up to rounding."""
+        """An image in the ball around `x` and in [0, 1], up to rounding: `x_adv` (N, C, H, W) itself if it is there.
+
+        It is the nearest one in the ball, clamped: for `linf` the nearest in both, for `l2` not always.
+        """
         if self.norm == "linf":
             reach = self.eps * self.scale
             return torch.clamp(torch.minimum(torch.maximum(x_adv, x - reach), x + reach), 0, 1)

@@ -39,6 +39,8 @@ class Attack:
     function: Function
     recipe: Recipe
     budget: Budget
+    learned_from_labels: bool = False
+    """Whether what it goes through was trained on labelled images of the clients' kind."""
 
     @property
     def steps(self) -> int:
@@ -129,6 +131,7 @@ def make_attack(name: str, config: RunConfig, target: Target, budget: Budget) ->
         function=surrogate.logits(target) if recipe.needs_labels else surrogate.features(target, layers),
         recipe=configured(recipe, config),
         budget=budget,
+        learned_from_labels=surrogate.output is not None,
     )
 
 

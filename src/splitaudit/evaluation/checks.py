@@ -147,7 +147,8 @@ def probe_checks(probe: Probe, attack: Attack, white_box: Attack) -> Iterator[Ch
 def start_has_a_gradient(probe: Probe, attack: Attack) -> Check:
     """Where the attack starts, its objective promises a change over the budget that is more than rounding."""
     generator = derive_generator(probe.runtime.seed, "attack", attack.name)
-    promise = attack.promise(probe.clean.images, probe.clean.labels, generator)
+    batches = (tensor.split(probe.batch_size) for tensor in (probe.clean.images, probe.clean.labels))
+    promise = torch.cat([attack.promise(x, labels, generator) for x, labels in zip(*batches, strict=True)])
     typical = float(promise.median())
     return _check(
         f"{attack.name}-start-has-a-gradient",

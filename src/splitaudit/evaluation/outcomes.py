@@ -54,8 +54,9 @@ def worst_cases(clean: Clean, outcomes: Mapping[str, Outcome]) -> list[WorstCase
     """For each level of knowledge, the images that survive every attack of that level or below it.
 
     Worst case is per image: an image counts as lost if any attack of the level turns it, and as kept only if it was
-    right to begin with, since an attacker may leave it alone. Attacks that use labels stand outside these levels until
-    the last: they need what a server that sees neither labels nor images does not have.
+    right to begin with, since an attacker may leave it alone. Attacks that use labels, or a proxy that was trained on
+    them, stand outside these levels until the last: they need what a server that sees neither labels nor images does
+    not have.
     """
     cases = []
     reached: list[str] = []
@@ -85,7 +86,7 @@ LEVELS: tuple[Knowledge, ...] = ("none", "server", "oracle", "white-box")
 
 
 def _level(attack: Attack) -> Knowledge:
-    return "white-box" if attack.recipe.needs_labels else attack.knowledge
+    return "white-box" if attack.recipe.needs_labels or attack.learned_from_labels else attack.knowledge
 
 
 def _compare(first: str, wrong: Tensor, second: str, wrong_second: Tensor) -> Comparison:

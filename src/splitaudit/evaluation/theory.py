@@ -49,7 +49,7 @@ def trails(target: Target, clean: Clean, attack: Attack, seed: int) -> Iterator[
     """
     x, budget = clean.images, attack.budget
     noise = SampleNoise(len(x), derive_generator(seed, "theory", "signs"), x.device)
-    signs = [budget.eps * budget.scale * noise.uniform(x.shape, x.dtype).sign() for _ in range(DRAWS)]
+    signs = [budget.cube(x) * budget.scale * noise.uniform(x.shape, x.dtype).sign() for _ in range(DRAWS)]
     yield "random signs, all of the budget's size", _trail(target, clean, signs)
     sizes = [(draw + 1) / DRAWS for draw in range(DRAWS)]
     growing = [4 * size * each for size, each in zip(sizes, signs, strict=True)]
