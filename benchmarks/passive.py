@@ -133,7 +133,9 @@ def common_options(description: str | None) -> argparse.ArgumentParser:
 
 def passive_config(options: argparse.Namespace, seed: int) -> RunConfig:
     """The config that a passive server's model is trained with."""
-    overrides = ["adversary.kind=aligned", f"runtime.seed={seed}", "model.input_end=depth1"]
+    # The adaptive server of `benchmarks.defenses` attacks four earlier copies of its layers, too.
+    kept = ["adversary.kind=aligned", "adversary.snapshots.kept=4"]
+    overrides = [*kept, f"runtime.seed={seed}", "model.input_end=depth1"]
     return resolve(load_config(options.config, [*options.overrides, *overrides]))
 
 
