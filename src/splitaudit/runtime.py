@@ -69,11 +69,11 @@ def resolve(config: RunConfig, *, here: bool = True) -> RunConfig:
     evaluation = config.evaluation
     if evaluation.eps_grid is None:
         evaluation = evaluation.model_copy(update={"eps_grid": attack.derived_grid()})
-    return _with_absolute_paths(
-        config.model_copy(
-            update={"runtime": runtime, "adversary": adversary, "attack": attack, "evaluation": evaluation}
-        )
-    )
+    updates = {"runtime": runtime, "adversary": adversary, "attack": attack, "evaluation": evaluation}
+    try:
+        return _with_absolute_paths(config.model_copy(update=updates))
+    except RuntimeError as error:
+        raise ConfigError(f"A path begins with ~ and the name of nobody here: {error}. Write it in full.") from None
 
 
 def _with_derived(section: Section) -> Section:

@@ -61,6 +61,26 @@ def test_an_attacker_of_the_same_source_gets_what_no_client_holds(tmp_path: Path
     assert data.attacker.notes[-1] == "images of the clients' data set that no client holds"
 
 
+@pytest.mark.parametrize("part", ["train", "test", "train/a", "."])
+def test_an_attacker_cannot_be_given_a_part_of_the_clients_folder(tmp_path: Path, pixels: Any, part: str) -> None:
+    folder = tmp_path / "set"
+    write_folder(folder, {f"{split}/{name}": pixels(8) for split in ("train", "test") for name in ("a", "b")})
+    write_folder(folder, {"unlabelled": pixels(8, seed=1)})
+    clients = {"name": str(folder), "clients": 1}
+    source = str(folder / part) if part != "." else str(tmp_path)
+    with pytest.raises(DataError, match=r"lies where data\.name"):
+        load_audit_data(config(clients, {"source": source, "images": 4}))
+    beside = load_audit_data(config(clients, {"source": str(folder / "unlabelled"), "images": 4}))
+    assert len(beside.attacker) == 4
+
+
+def test_one_file_has_two_names(tmp_path: Path, pixels: Any) -> None:
+    write_parquet(tmp_path / "my.parquet", pixels(20), [number % 2 for number in range(20)])
+    clients = {"name": "my", "root": str(tmp_path), "clients": 1}
+    with pytest.raises(DataError, match=r"lies where data\.name"):
+        load_audit_data(config(clients, {"source": "hub:somebody/my", "images": 4}))
+
+
 def test_a_larger_attacker_set_contains_the_smaller() -> None:
     small, large = (
         load_audit_data(config({"name": "digits"}, {"source": "digits", "images": images})) for images in (16, 64)

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -82,6 +84,19 @@ def test_sixteen_bits_are_refused() -> None:
     deep = Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16))
     with pytest.raises(DataError, match=r"file 0.*more than 8 bits"):
         decode([saved(deep, "PNG")])
+
+
+def test_sixteen_bits_a_colour_are_refused() -> None:
+    """Pillow opens them as if they had 8: of 12 bits in 16 hardly anything would be left."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        crc = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
+
+    header, rows = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0), (b"\0" + b"\x0f\xff" * 6) * 2
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    with pytest.raises(DataError, match=r"file 0.*more than 8 bits"):
+        decode([b"\x89PNG\r\n\x1a\n" + b"".join(parts)])
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])

@@ -54,6 +54,26 @@ def test_a_test_class_may_be_missing_but_not_new(tmp_path: Path, pixels: Any) ->
         load_images(str(tmp_path), "test", None)
 
 
+@pytest.mark.parametrize("splits", [("Training", "Testing"), ("Train", "Test"), ("test", "val")])
+def test_splits_by_another_name_are_no_classes(tmp_path: Path, pixels: Any, splits: tuple[str, str]) -> None:
+    write_folder(tmp_path, {f"{split}/{name}": pixels(2) for split in splits for name in ("a", "b")})
+    with pytest.raises(DataError, match="name the folders of splits train and test"):
+        load_images(str(tmp_path), "train", None)
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path: Path, pixels: Any) -> None:
+    write_folder(tmp_path, {f"{split}/{name}": pixels(2) for split in ("train", "test") for name in ("bus", "train")})
+    assert load_images(str(tmp_path), "train", None).classes == ("bus", "train")
+
+
+def test_hidden_folders_hold_no_images(tmp_path: Path, pixels: Any) -> None:
+    images = {"a": pixels(5), "b": pixels(5), ".ipynb_checkpoints": pixels(1), "a/.thumbs": pixels(1)}
+    write_folder(tmp_path, images)
+    train, test = (load_images(str(tmp_path), split, None) for split in ("train", "test"))
+    assert train.classes == ("a", "b")
+    assert len(train) + len(test) == len(load_images(str(tmp_path), "pool", None)) == 10
+
+
 def test_an_attacker_takes_a_flat_folder(tmp_path: Path, pixels: Any) -> None:
     write_folder(tmp_path, {".": pixels(3)})
     pool = load_images(str(tmp_path), "pool", None)

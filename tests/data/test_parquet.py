@@ -5,6 +5,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import torch
 
 from splitaudit.data import load_images
 from splitaudit.errors import DataError
@@ -61,6 +62,13 @@ def test_fine_label_is_preferred_where_there_is_no_label(tmp_path: Path, pixels:
     write_parquet(tmp_path / "cifar100-train.parquet", pixels(3), None, **columns)
     write_parquet(tmp_path / "cifar100-test.parquet", pixels(3), None, **columns)
     assert load_images("cifar100", "train", tmp_path).classes == ("oak", "elm", "cod")
+
+
+@pytest.mark.parametrize("width", ["uint8", "uint64", "int8"])
+def test_labels_may_be_integers_of_any_kind(tmp_path: Path, pixels: Any, width: str) -> None:
+    write_parquet(tmp_path / "a.parquet", pixels(5), None, label=([0, 1, 2, 1, 0], datasets.Value(width)))
+    labels = [load_images("a", split, tmp_path).labels for split in ("train", "test")]
+    assert sorted(torch.cat([each for each in labels if each is not None]).tolist()) == [0, 0, 1, 1, 2]
 
 
 def test_columns_that_cannot_be_meant_are_refused(tmp_path: Path, pixels: Any) -> None:

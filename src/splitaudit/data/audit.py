@@ -6,7 +6,7 @@ from typing import Any
 from splitaudit.config import DataConfig, RunConfig
 from splitaudit.data.images import ImageSet
 from splitaudit.data.partition import Partition, attacker_subset, partition_clients
-from splitaudit.data.sources import Source, open_source, read_pool, read_train_and_test, same_source
+from splitaudit.data.sources import Source, open_source, read_pool, read_train_and_test, same_source, takes_from
 from splitaudit.errors import DataError
 
 
@@ -48,6 +48,12 @@ def load_audit_data(config: RunConfig) -> AuditData:
     clients_source = open_source(data.name, data.root)
     takes_reserve = same_source(attacker.source, data.name)
     attacker_source = None if takes_reserve else open_source(attacker.source, data.root)
+    if attacker_source is not None and takes_from(attacker_source, clients_source):
+        raise DataError(
+            f"attacker.source {attacker.source!r} lies where data.name {data.name!r} does, so the attacker would have "
+            "images of the clients or of the test: name another source, or data.name itself for images that no client "
+            "holds."
+        )
 
     train, test = _alike(*read_train_and_test(clients_source, data.size), data)
     assert train.labels is not None, "it was read with labels"

@@ -1,5 +1,6 @@
 """Encoded images (JPEG, PNG, ...) into one tensor."""
 
+import re
 from collections.abc import Iterable
 from io import BytesIO
 
@@ -13,6 +14,7 @@ from splitaudit.data.images import resize
 from splitaudit.errors import DataError
 
 _GREY_MODES = {"1", "L", "LA"}
+_SIXTEEN_BITS = re.compile(r";16[BLN]")
 
 
 def decode_images(encoded: Iterable[tuple[str, bytes]], count: int, size: int | None) -> tuple[Tensor, tuple[str, ...]]:
@@ -62,7 +64,9 @@ def _notes(sizes: set[tuple[int, int]], size: int | None, grey: int, transparent
 def _decode(data: bytes) -> tuple[NDArray[np.uint8], bool]:
     """One image as (1 or 3, H, W), and whether it had a transparency that is now lost."""
     with Image.open(BytesIO(data)) as picture:
-        if picture.mode.startswith(("I", "F")):
+        # Of colours with 16 bits Pillow keeps the upper half, and says so in no mode.
+        halved = any(_SIXTEEN_BITS.search(str(tile[3])) for tile in picture.tile)
+        if halved or picture.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels have more than 8 bits (mode {picture.mode}); convert it to 8 bits")
         transparent = picture.mode.endswith("A") or "transparency" in picture.info
         if picture.mode in _GREY_MODES:

@@ -1,6 +1,7 @@
 """The image sets that come with the package's dependencies: real images without any download."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,10 @@ class Digits:
     name: str = "digits"
     has_test: bool = False
 
+    def paths(self, part: Literal["train", "test"]) -> tuple[Path, ...]:
+        """None: they come with a library."""
+        return ()
+
     def read(self, part: Literal["train", "test"], size: int | None, labelled: bool) -> ImageSet:
         """All of them; `size` is left to `ImageSet.adapt`."""
         from sklearn.datasets import load_digits  # slow to import, and only needed here
@@ -38,6 +43,10 @@ class Patches:
 
     name: str = "patches"
     has_test: bool = False
+
+    def paths(self, part: Literal["train", "test"]) -> tuple[Path, ...]:
+        """None: they come with a library."""
+        return ()
 
     def read(self, part: Literal["train", "test"], size: int | None, labelled: bool) -> ImageSet:
         """All of them; `size` is left to `ImageSet.adapt`. Raises DataError if labels are wanted."""

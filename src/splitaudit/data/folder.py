@@ -13,6 +13,8 @@ from splitaudit.data.images import ImageSet
 from splitaudit.errors import DataError
 
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
+_SPLITS = {"train", "training", "testing", *_TEST_FOLDERS}
+"""Names of splits, however they are written: where all classes are called so, they are none."""
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -26,6 +28,11 @@ class ImageFolder:
     @property
     def has_test(self) -> bool:
         return self._train != self.path and self._test is not None
+
+    def paths(self, part: Literal["train", "test"]) -> tuple[Path, ...]:
+        """The folder of a split; none of a test split that there is not."""
+        folder = self._train if part == "train" else self._test if self.has_test else None
+        return () if folder is None else (folder.resolve(),)
 
     @property
     def _train(self) -> Path:
@@ -47,6 +54,11 @@ class ImageFolder:
             images, notes = _decode(folder, _image_files(folder), size)
             return ImageSet(self.name, images, None, (), notes)
         classes = sorted(_files_by_class(self._train))
+        if classes and all(name.lower() in _SPLITS for name in classes):
+            raise DataError(
+                f"{self._train} holds {', '.join(classes)}, which would be taken for classes: name the folders of "
+                "splits train and test."
+            )
         if len(classes) < 2:
             raise DataError(
                 f"{self._train} must hold a folder of images for each class, at least two; "
@@ -62,14 +74,15 @@ class ImageFolder:
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    files = {entry.name: _image_files(entry) for entry in folder.iterdir() if entry.is_dir()}
+    folders = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files = {entry.name: _image_files(entry) for entry in folders}
     return {name: found for name, found in files.items() if found}
 
 
 def _image_files(folder: Path) -> list[Path]:
-    """All images below `folder`, sorted; not the hidden ones, which some systems put beside each file."""
+    """All images below `folder`, sorted; not hidden ones, nor in hidden folders, which some systems put beside them."""
     files = (file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
-    return sorted(file for file in files if not file.name.startswith("."))
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
 def _decode(folder: Path, files: list[Path], size: int | None) -> tuple[Tensor, tuple[str, ...]]:

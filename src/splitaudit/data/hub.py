@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
@@ -37,6 +38,10 @@ class HubDataset:
         if "train" not in self.splits and len(self.splits) > 1:
             raise DataError(f"{self.name!r} has no split 'train', only: {', '.join(self.splits)}.")
         return "train" if "train" in self.splits else next(iter(self.splits))
+
+    def paths(self, part: Literal["train", "test"]) -> tuple[Path, ...]:
+        """None: they lie in the library's cache."""
+        return ()
 
     def read(self, part: Literal["train", "test"], size: int | None, labelled: bool) -> ImageSet:
         """The images of a split, in its order.

@@ -32,6 +32,10 @@ class NpzFile:
     def has_test(self) -> bool:
         return self.test is not None
 
+    def paths(self, part: Literal["train", "test"]) -> tuple[Path, ...]:
+        """The file, which holds both splits."""
+        return (self.path.resolve(),)
+
     def read(self, part: Literal["train", "test"], size: int | None, labelled: bool) -> ImageSet:
         """The images of a split, in the array's order; `size` is left to `ImageSet.adapt`.
 

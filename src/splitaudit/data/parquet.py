@@ -29,6 +29,10 @@ class ParquetFiles:
     def has_test(self) -> bool:
         return bool(self.test)
 
+    def paths(self, part: Literal["train", "test"]) -> tuple[Path, ...]:
+        """The files of a split."""
+        return tuple(file.resolve() for file in (self.train if part == "train" else self.test))
+
     def read(self, part: Literal["train", "test"], size: int | None, labelled: bool) -> ImageSet:
         """The images of a split, its files sorted by name. Raises DataError as `read_tables` does."""
         files = self.train if part == "train" else self.test

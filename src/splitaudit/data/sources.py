@@ -37,6 +37,9 @@ class Source(Protocol):
     def has_test(self) -> bool:
         """Whether there is a test split; if not, the part `train` is everything there is."""
 
+    def paths(self, part: Literal["train", "test"]) -> tuple[Path, ...]:
+        """Where the images of a split lie on this machine: files, or folders; none for what has no place of its own."""
+
     def read(self, part: Literal["train", "test"], size: int | None, labelled: bool) -> ImageSet:
         """The images of a split, with labels if `labelled`.
 
@@ -94,6 +97,12 @@ def absolute_source(source: str) -> str:
 def same_source(one: str, other: str) -> bool:
     """Whether two names mean the same images, such as `cifar10` and `hub:uoft-cs/cifar10`."""
     return _identity(one) == _identity(other)
+
+
+def takes_from(attacker: Source, clients: Source) -> bool:
+    """Whether what an attacker takes of one source lies where the clients' images of another do."""
+    taken, held = attacker.paths("train"), (*clients.paths("train"), *clients.paths("test"))
+    return any(a == b or a in b.parents or b in a.parents for a in taken for b in held)
 
 
 def read_train_and_test(source: Source, size: int | None) -> tuple[ImageSet, ImageSet]:

@@ -39,7 +39,7 @@ def read_tables(name: str, tables: Sequence[tuple[str, Any]], size: int | None, 
     if label_column is None:
         return ImageSet(name, images, None, (), notes)
     # A missing label becomes -1, which is also how the hub marks the labels it keeps secret.
-    values = [pc.fill_null(table[label_column], -1).to_numpy() for _, table in arrow]
+    values = [pc.fill_null(pc.cast(table[label_column], pa.int64()), -1).to_numpy() for _, table in arrow]
     labels = torch.from_numpy(np.concatenate(values).astype(np.int64))
     feature = features[label_column]
     classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else numbered(labels)

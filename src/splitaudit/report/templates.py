@@ -60,7 +60,7 @@ def write_page(path: Path, page: str) -> Path:
     """Write a page whole or not at all, and return its path. Raises RunError if it cannot be written there."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="replace")  # names of files may be in none
         partial.replace(path)
     except OSError as error:
         raise RunError(f"The report cannot be written to {path}: {error.strerror}. Name another file.") from None
