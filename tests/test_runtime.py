@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from splitaudit.errors import ConfigError
 from splitaudit.runtime import start_runtime
 from tests.conftest import small_config
 
@@ -29,3 +30,9 @@ def test_a_gpu_is_to_sum_in_one_order(device: str) -> None:
     assert torch.are_deterministic_algorithms_enabled() is on_gpu
     assert torch.is_deterministic_algorithms_warn_only_enabled() is on_gpu
     assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is on_gpu
+
+
+@pytest.mark.parametrize("key", ["data.root", "data.name", "attacker.source", "proxy.file"])
+def test_the_home_of_nobody_is_told(key: str) -> None:
+    with pytest.raises(ConfigError, match="write it in full"):
+        small_config(f"{key}=~nobody-of-this-name/images")

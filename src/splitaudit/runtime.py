@@ -72,8 +72,11 @@ def resolve(config: RunConfig, *, here: bool = True) -> RunConfig:
     updates = {"runtime": runtime, "adversary": adversary, "attack": attack, "evaluation": evaluation}
     try:
         return _with_absolute_paths(config.model_copy(update=updates))
-    except RuntimeError as error:
-        raise ConfigError(f"A path begins with ~ and the name of nobody here: {error}. Write it in full.") from None
+    except RuntimeError:
+        raise ConfigError(
+            "A path (data.name, data.root, attacker.source, model.root or proxy.file) begins with ~ and a name that "
+            "nobody has here: write it in full."
+        ) from None
 
 
 def _with_derived(section: Section) -> Section:
