@@ -48,7 +48,7 @@ def test_moments_are_a_mean_and_later_an_exponential_average(shape: tuple[int, .
     second = sum(w * r.mT @ r / len(r) for w, r in zip(weights, rows, strict=True))
     moments = recorded(given).recording().moments
     torch.testing.assert_close(moments.mean, mean)
-    torch.testing.assert_close(moments.covariance, second - torch.outer(mean, mean), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(moments.covariance, second - torch.outer(mean, mean), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from splitaudit.attacks import Budget
 from splitaudit.attacks.gradients import Point
 from splitaudit.attacks.transforms import (
-    _smaller,
     along_axes,
     dct_matrix,
     diverse,
     shrink_matrices,
+    smaller,
     smoothing_matrix,
     spectrum,
     translation_invariant,
@@ -45,7 +45,7 @@ def test_shrinking_is_bilinear_resizing_and_padding(n: int) -> None:
         for before in range(n - new):
             size = torch.tensor([(new - int(n * 0.9) + 0.5) / (n - int(n * 0.9))], dtype=torch.float64)
             offset = torch.tensor([(before + 0.5) / (n - new)], dtype=torch.float64)
-            drawn = _smaller(n, 0.9, size, offset)
+            drawn = smaller(n, 0.9, size, offset, last=False)
             assert [int(each) for each in drawn] == [new, before]
             matrix = shrink_matrices(n, *drawn, torch.tensor([True]))
             resized = F.interpolate(image, size=[new, new], mode="bilinear", align_corners=False)
@@ -70,7 +70,9 @@ def test_diverse_gradient_goes_through_the_resizing() -> None:
     leaf = x.clone().requires_grad_()
     applied, size, top, left = ((draw + 1) / 2 for draw in point(x).noise.uniform(torch.Size((200, 4)), x.dtype).T)
     sides = ((12, top), (20, left))
-    rows, columns = (shrink_matrices(n, *_smaller(n, 0.9, size, offset), applied < 0.5) for n, offset in sides)
+    rows, columns = (
+        shrink_matrices(n, *smaller(n, 0.9, size, offset, last=False), applied < 0.5) for n, offset in sides
+    )
     again = along_axes(leaf, rows, columns)
     torch.testing.assert_close(transformed, again.detach())
     weight = torch.linspace(1, 2, x[0].numel(), dtype=x.dtype).view(x.shape[1:])

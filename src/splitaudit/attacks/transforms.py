@@ -52,7 +52,7 @@ def diverse(rule: GradientRule = plain, *, resize: float = 0.9, probability: flo
             applied, size, top, left = point.noise.uniform(torch.Size((len(at), 4)), at.dtype).add(1).div(2).unbind(1)
             applied = applied < probability
             rows, columns = (
-                shrink_matrices(n, *_smaller(n, resize, size, offset), applied)
+                shrink_matrices(n, *smaller(n, resize, size, offset, last=False), applied)
                 for n, offset in ((at.shape[2], top), (at.shape[3], left))
             )
             return along_axes(point.gradient_at(along_axes(at, rows, columns)), rows.mT, columns.mT)
@@ -115,11 +115,14 @@ def shrink_matrices(n: int, new: Tensor, before: Tensor, applied: Tensor) -> Ten
     return torch.where(applied.view(-1, 1, 1), weights, torch.eye(n).to(weights)).unsqueeze(1)
 
 
-def _smaller(n: int, resize: float, size: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """What `size` and `offset` (N,) in [0, 1) pick: a size from [resize n, n), and the padding before it."""
+def smaller(n: int, resize: float, size: Tensor, offset: Tensor, *, last: bool) -> tuple[Tensor, Tensor]:
+    """What `size` and `offset` (N,) in [0, 1) pick: a size of at least `resize` n, and the padding before it.
+
+    With the `last` ones each, which are n and all of the padding, or without.
+    """
     smallest = max(1, int(n * resize))
-    new = smallest + (size * (n - smallest)).floor()
-    return new, (offset * (n - new)).floor()
+    new = smallest + (size * (n - smallest + last)).floor()
+    return new, (offset * (n - new + last)).floor()
 
 
 def smoothing_matrix(n: int, kernel: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.io import decode_jpeg, encode_jpeg
 
-from splitaudit.attacks.transforms import along_axes, shrink_matrices
+from splitaudit.attacks.transforms import along_axes, shrink_matrices, smaller
 from splitaudit.defenses.after_settings import InputTransformConfig
 from splitaudit.defenses.fronted import Front
 from splitaudit.defenses.view import Cost, DeliveredView, Trained
@@ -45,16 +45,10 @@ class Transform(Front):
         size, top, left = draws.add(1).div(2).unbind(1)
         always = torch.ones(len(images), dtype=torch.bool, device=images.device)
         rows, columns = (
-            shrink_matrices(n, *self._placed(n, size, offset), always)
+            shrink_matrices(n, *smaller(n, self._config.smallest, size, offset, last=True), always)
             for n, offset in ((images.shape[2], top), (images.shape[3], left))
         )
         return along_axes(images, rows, columns)
-
-    def _placed(self, n: int, size: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """What `size` and `offset` (N,) in [0, 1) pick: any size from `smallest` of n pixels to n, at any place."""
-        smallest = max(1, int(n * self._config.smallest))
-        new = smallest + (size * (n - smallest + 1)).floor()
-        return new, (offset * (n - new + 1)).floor()
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:
