@@ -89,3 +89,9 @@ def test_a_section_that_is_not_there_can_be_overridden() -> None:
     assert config.defense.harden.steps == 5
     with pytest.raises(ConfigError, match=r"defense\.harden\.stepz: .*Did you mean 'steps'"):
         override_config(config, ["defense.harden.stepz=5"])
+
+
+def test_a_detector_that_errs_is_named() -> None:
+    (caution,) = load_config("demo", ["defense.during=[scrutinizer]"]).cautions()
+    assert "scrutinizer held every honest server" in caution
+    assert load_config("demo", ["defense.during=[faint-steps]"]).cautions() == []

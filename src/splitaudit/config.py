@@ -361,6 +361,11 @@ class RunConfig(Section):
                 "adversary.evasion: a server that tampers with nothing has nothing to hide. Set adversary.alpha above "
                 "0, with adversary.kind=sladv or aligned."
             )
+        if self.defense is not None and "scrutinizer" in self.defense.during:
+            cautions.append(
+                "defense.during: scrutinizer held every honest server for malicious where it was measured "
+                "(docs/defenses.md), so its alarm says little. Watch with gradient-decomposition and faint-steps."
+            )
         if self.attack.start == "zero":
             cautions.append(
                 "attack.start=zero: cosine similarity has its maximum at delta = 0, so its gradient there is exactly "

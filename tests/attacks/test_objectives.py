@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from splitaudit.attacks.objectives import (
     cosine_shift,
+    cosine_shift_from,
     cross_entropy,
     dispersion_reduction,
     dlr,
@@ -141,3 +142,18 @@ def test_passing_for_clean_counts_as_much_as_it_is_to() -> None:
     lost = 0.5 * torch.tensor([0.0, 2.0, 50.0]).double()
     lost[1] = 0.5 * torch.tensor(2.0).double().log()
     torch.testing.assert_close(found, cosine_shift(identity, x)(z) - lost)
+
+
+def test_turning_away_from_what_another_function_says() -> None:
+    """With itself for the reference, it is `cosine_shift`; a function that draws at random has no part in it."""
+    x, z = torch.rand(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cosine_shift_from(torch.sin)(torch.sin, x)(z), cosine_shift(torch.sin, x)(z))
+    asked = []
+
+    def random(images: torch.Tensor) -> torch.Tensor:
+        asked.append(images)
+        return torch.sin(images)
+
+    loss = cosine_shift_from(torch.sin)(random, x)
+    assert asked == []
+    assert loss(z).shape == (3,)

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from splitaudit.data import ImageSet
 from splitaudit.experiments.parts import Parts
-from splitaudit.learning.client import Client, ClientLayers, ClientView, Outgoing
+from splitaudit.learning.client import ClientLayers, ClientView, Outgoing
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.runtime import start_runtime
 from tests.conftest import small_config, small_parts
@@ -51,9 +50,6 @@ def make_outgoing(
     """A batch with these activations, of a client with ten classes."""
     config = small_config()
     runtime = start_runtime(config)
-    pixels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
-    data = ImageSet("nothing", pixels, torch.arange(4), tuple("abcdefghij"), ())
-    client = Client(0, data, torch.arange(4), config.training, runtime)
 
     def trained(name: str, module: nn.Module) -> TrainedLayers:
         return TrainedLayers(name, module, config.training, runtime)
@@ -63,7 +59,7 @@ def make_outgoing(
     )
     labels = torch.arange(len(o1)) % 10 if labels is None else labels
     images = torch.zeros(len(o1), 1, 2, 2) if images is None else images
-    return Outgoing(client, layers, iteration, images, labels, o1)
+    return Outgoing(0, 10, runtime, layers, iteration, images, labels, o1)
 
 
 def make_view(sent: Outgoing, do1: Tensor, *, o2: Tensor | None = None, do2: Tensor | None = None) -> ClientView:

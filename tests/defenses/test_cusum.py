@@ -106,3 +106,18 @@ def test_few_excursions_and_no_values_leave_a_threshold(increments: list[float])
     """A training too short for any faint step has the threshold of one."""
     assert threshold(increments, 0, 0.01) == threshold(increments, 1, 0.01) > 0
     assert threshold(increments, 1000, 0.01) < 1000
+
+
+@pytest.mark.parametrize("extreme", [math.inf, -math.inf, math.nan, 1e300])
+def test_what_is_out_of_all_bounds_is_an_alarm(extreme: float) -> None:
+    """And the state stays finite, so that a checkpoint of it can be written."""
+    cusum = Cusum(0.01)
+    for value in (0.0, 1.0, 0.0, 1.0):
+        cusum.learn(value)
+    cusum.settle(100)
+    for iteration in range(3):
+        assert cusum.update(extreme, iteration) > cusum.alarm.threshold
+    detection = cusum.alarm.detection("any")
+    assert detection is not None
+    assert detection.iteration == 1
+    assert all(torch.isfinite(tensor).all() for tensor in cusum.state().values())

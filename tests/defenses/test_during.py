@@ -72,7 +72,7 @@ def test_a_view_has_what_a_client_has() -> None:
     names = {field.name for field in dataclasses.fields(seen[0])} | {f.name for f in dataclasses.fields(seen[0].sent)}
     assert names == {
         *("sent", "o2", "loss", "do2", "do1"),
-        *("client", "layers", "iteration", "images", "labels", "o1", "weight"),
+        *("client", "classes", "runtime", "layers", "iteration", "images", "labels", "o1", "weight"),
     }
 
 
@@ -156,3 +156,18 @@ def test_a_training_that_begins_anew_is_calibrated_anew() -> None:
         list(islice(parts.session.rounds(), 12))
     expected = once.session.state()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.session.state().items())
+
+
+def test_nobody_learns_from_what_another_rehearses_apart() -> None:
+    """What the others take for honest is the same with trapezoid beside them, and the other way round."""
+
+    def learned(during: str) -> dict[str, dict[str, Tensor]]:
+        parts = watched(during, HONEST)
+        assert parts.during is not None
+        parts.during.calibrate(parts.session._schedule._clients[0])  # type: ignore[attr-defined]
+        return {member.name: member.state() for member in parts.during.members}
+
+    alone = learned("faint-steps, splitout") | learned("trapezoid")
+    for name, state in learned("faint-steps, splitout, trapezoid").items():
+        assert state.keys() == alone[name].keys()
+        assert all(torch.equal(tensor, alone[name][key]) for key, tensor in state.items())

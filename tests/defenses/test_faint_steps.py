@@ -74,3 +74,17 @@ def test_clients_learn_from_faint_steps() -> None:
     parts = watched("faint-steps", HONEST, OFTEN, "training.batch_size=32")
     losses = [float(loss) for done in parts.session.rounds() for loss in done.losses]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("answer", [float("inf"), float("nan"), 3e38])
+def test_nothing_is_learned_from_an_answer_without_bounds(answer: float) -> None:
+    detector = FaintSteps(FaintStepsConfig(), 0.01)
+    ordinary = make_view(make_outgoing(torch.zeros(4, 6)), torch.ones(4, 6), do2=torch.ones(4, 3))
+    for _ in range(60):
+        detector.learn(ordinary)
+    detector.settle(1000)
+    detector.receive(ordinary, ordinary.do1)
+    sent = replace(make_outgoing(torch.zeros(4, 6)), weight=1e-5)
+    seen = make_view(sent, torch.full((4, 6), answer) / sent.weight, do2=torch.ones(4, 3))
+    assert detector.receive(seen, seen.do1) is None
+    assert all(torch.isfinite(tensor).all() for tensor in detector.state().values())

@@ -34,3 +34,19 @@ def test_a_window_of_outliers_is_an_alarm() -> None:
         found = each.alarm.detection("splitout")
         assert found is not None
         assert (found.score, found.iteration) == (0.75, 13)
+
+
+def test_fitted_to_the_first_ones() -> None:
+    """Gradients that come later in the honest training are then as foreign as any."""
+    generator = torch.Generator().manual_seed(0)
+    shares = []
+    for fitted_to in (None, 7):
+        detector = SplitOut(SplitOutConfig(window=4, fitted_to=fitted_to))
+        for iteration in range(40):
+            detector.learn(view(torch.ones(4, 4) * (1 if iteration < 7 else 3), iteration, generator))
+        detector.settle(100)
+        for iteration in range(10):
+            detector.receive(view(torch.full((4, 4), 3.0), iteration, generator), torch.ones(4, 4))
+        shares.append(detector.alarm.score)
+        assert len(detector.state()["honest"]) == (fitted_to or 40)
+    assert shares == [0, 1]

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitaudit.adversary.adaptive import Surrogates
 from splitaudit.attacks import Budget
-from splitaudit.attacks.objectives import Function
+from splitaudit.attacks.objectives import Function, cosine_shift
 from splitaudit.defenses.gate import Seen
-from splitaudit.evaluation.threats import _mirrored, make_threats
+from splitaudit.evaluation.threats import _mirrored, make_threats, threats_through
 from tests.conftest import small_config, small_parts
 
 
@@ -78,3 +78,26 @@ def test_the_gate_is_to_be_passed_either_way() -> None:
     features, logit = function(x)
     torch.testing.assert_close(logit, torch.tensor([0.4, 0.2]))
     assert torch.equal(features, torch.cat([x.flatten(1), x.flip(3).flatten(1)], 1))
+
+
+def test_whoever_knows_of_a_front_turns_away_from_the_clean_image() -> None:
+    """Not from one draw of what the front makes of it; and with the modifiers that other attacks have."""
+    parts = small_parts("adversary.kind=aligned")
+    target, config = parts.target(parts.model.F1), small_config()
+    drawn: list[Tensor] = []
+
+    class Drawing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            drawn.append(images)
+            return images + 0.01 * len(drawn)
+
+    found = list(threats_through(config, target, Budget("linf", 0.1), Drawing(), 3))
+    assert [threat.attack.name for threat in found] == [
+        "sladv+eot@stale, through the defence",
+        "sladv+mi+di+eot@stale, through the defence",
+    ]
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    loss = found[0].attack.recipe.objective(found[0].attack.function, x)
+    assert drawn == []
+    stale = target.attacked(parts.model.F1, parts.model.F2)
+    torch.testing.assert_close(loss(x), cosine_shift(stale, x)(x + 0.01))

@@ -1,5 +1,6 @@
 """What you can do: the best bargain first, each with its command; and where nothing was measured, how to."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -48,3 +49,15 @@ def test_a_damaged_one_is_told(run: Path) -> None:
     (run / "defenses" / "harden" / "defense.json").write_text("{}")
     with pytest.raises(RunError, match="run it again"):
         render_report(run)
+
+
+def test_a_server_that_kept_no_copies_is_told(run: Path) -> None:
+    """Its adaptive attacks lack one of the strongest."""
+    write_defense(run, name="harden", before=8, after=60, clean=88, share=50)
+    assert "adversary.snapshots={}" in render_report(run)
+    file = run / "defenses" / "harden" / "defense.json"
+    result = json.loads(file.read_text())
+    attack = {"name": "sladv+mi+di@checkpoints", "title": "", "gradient_evaluations": 10}
+    result["servers"][0]["attacks"].append(attack | {"accuracy_before": 8.0, "accuracy": 60.0})
+    file.write_text(json.dumps(result))
+    assert "adversary.snapshots={}" not in render_report(run)

@@ -45,6 +45,25 @@ def cosine_shift(features: Tensor, clean: Tensor) -> Tensor:
     return -F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
 
 
+def cosine_shift_from(reference: Function) -> Objective:
+    """Turn the features away as `cosine_shift` does, from those that `reference` gives the clean images.
+
+    For a `function` that draws at random, of which one draw is no reference.
+    """
+
+    def objective(function: Function, x: Tensor) -> Loss:
+        with torch.no_grad():
+            (clean,) = _layers(reference(x))
+
+        def loss(z: Tensor) -> Tensor:
+            (features,) = _layers(function(z))
+            return -F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
+
+        return loss
+
+    return objective
+
+
 def unnoticed(weight: float) -> Objective:
     """Turn the features away as `cosine_shift` does, and pass for clean with a detector.
 

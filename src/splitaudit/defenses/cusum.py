@@ -18,6 +18,8 @@ ALLOWANCE = 1.5
 """Deviations from the honest mean that raise no suspicion; an honest statistic is 0.8 away on average."""
 CONFIDENCE = 0.95
 """That the honest tail is no heavier than it is taken to be: few honest values say little about it."""
+FARTHEST = 1e30
+"""Deviations that any statistic lies from the honest mean at most, infinite ones too: sums of them stay finite."""
 LEAST = 1e-5
 """The smallest deviation that counts, of statistics that are cosines: less is rounding, which changes in a training."""
 
@@ -72,7 +74,8 @@ class Cusum:
         self.alarm.load_state(part(state, "alarm"))
 
     def _increment(self, statistic: float) -> float:
-        return abs(statistic - self._mean) / self._deviation - ALLOWANCE
+        distance = abs(statistic - self._mean) / self._deviation - ALLOWANCE
+        return min(distance, FARTHEST) if math.isfinite(distance) else FARTHEST
 
 
 def threshold(increments: Sequence[float], values: int, false_alarms: float) -> float:

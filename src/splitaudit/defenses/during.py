@@ -69,18 +69,18 @@ class During:
 
     def calibrate(self, client: Client) -> None:
         """Learn from an honest training of this client's own what honest gradients are, unless that is done or nobody
-        must know. The first step does it by itself.
+        must know.
         """
         if self._ready:
             return
-        simulate(client, self._fresh(), _Lesson(self.members), self._rehearsed, rounds=self._rounds)
+        for lesson in self._lessons():
+            simulate(client, self._fresh(), lesson, self._rehearsed, rounds=self._rounds)
         for member in self.members:
             member.settle(self._iterations)
         self._ready = True
 
     def send(self, batch: Outgoing) -> Outgoing:
         """What all of them together make of the batch."""
-        self.calibrate(batch.client)
         for member in self.members:
             batch = member.send(batch)
         return batch
@@ -124,6 +124,17 @@ class During:
         for member in self.members:
             member.load_state(part(state, member.name))
 
+    def _lessons(self) -> "list[_Lesson]":
+        """Honest trainings in which all that learn do: together, or apart, but never without those that do not."""
+        learning = [member for member in self.members if member.learns]
+        together = [member for member in learning if not member.rehearses_apart]
+        groups = [together, *([member] for member in learning if member.rehearses_apart)]
+        return [
+            _Lesson([member for member in self.members if member in group or not member.learns])
+            for group in groups
+            if group
+        ]
+
     def _listed(self) -> str:
         return ", ".join(member.name for member in self.members)
 
@@ -143,6 +154,9 @@ class _Lesson:
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
+
+    def calibrate(self, client: Client) -> None:
+        pass
 
     def send(self, batch: Outgoing) -> Outgoing:
         for member in self._members:

@@ -80,6 +80,9 @@ class SplitOutConfig(Section):
 
     window: PositiveInt = 10
     """Last gradients of which more than half must be outliers for an alarm."""
+    fitted_to: int | None = Field(None, ge=3)
+    """The first so many gradients of the honest training, that the others are compared with. null: all of them.
+    Published: those of the first 1% of an epoch, which were seven and nine."""
 
 
 class NoPeekConfig(Section):

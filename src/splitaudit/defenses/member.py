@@ -15,6 +15,8 @@ class Member:
     name: str
     learns = False
     """Whether it must see an honest training first."""
+    rehearses_apart = False
+    """Whether that training is unlike the one to come, in what it sends: then no other defence learns from it."""
     alarm: Alarm | None = None
     """What its scores came to; None for what is no detector."""
 
@@ -46,7 +48,7 @@ class Member:
 
 def generator_of(batch: Outgoing, name: str) -> torch.Generator:
     """The randomness of a defence in one step of one client."""
-    return derive_generator(batch.client.runtime.seed, "client", batch.client.index, name, batch.iteration)
+    return derive_generator(batch.runtime.seed, "client", batch.client, name, batch.iteration)
 
 
 def chance(batch: Outgoing, name: str) -> float:

@@ -38,9 +38,8 @@ class SplitGuard(Member):
         """The batch, now and then with labels that are all wrong: shifted by the same random number of classes."""
         if not self._is_false(batch):
             return batch
-        classes = len(batch.client.data.classes)
-        shift = torch.randint(1, classes, (), generator=generator_of(batch, "splitguard-shift"))
-        return replace(batch, labels=(batch.labels + shift.to(batch.labels.device)) % classes)
+        shift = torch.randint(1, batch.classes, (), generator=generator_of(batch, "splitguard-shift"))
+        return replace(batch, labels=(batch.labels + shift.to(batch.labels.device)) % batch.classes)
 
     def rehearse(self, batch: Outgoing) -> Outgoing:
         """The batch as it is."""

@@ -2,7 +2,8 @@
 
 Erdogan et al., "SplitOut: Out-of-the-Box Training-Hijacking Detection in Split Learning via Outlier Detection", CANS
 2024. A Local Outlier Factor model with as many neighbours as there are is fitted to the first layer's gradients of an
-honest local training; a server is held for malicious when most gradients of a window are outliers.
+honest local training (theirs to those of 1% of an epoch, this one to all that were rehearsed, unless told otherwise); a
+server is held for malicious when most gradients of a window are outliers.
 """
 
 from collections import deque
@@ -29,13 +30,15 @@ class SplitOut(Member):
 
     def __init__(self, config: SplitOutConfig) -> None:
         self._honest: list[Tensor] = []
+        self._fitted_to = config.fitted_to
         self._model: LocalOutlierFactor | None = None
         self._window: deque[bool] = deque(maxlen=config.window)
         self.alarm: Alarm = Alarm(0.5)
 
     def learn(self, view: ClientView) -> None:
-        """One more honest gradient."""
-        self._honest.append(first_layer_gradient(view).float().cpu())
+        """One more honest gradient, unless there are enough."""
+        if len(self._honest) != self._fitted_to:
+            self._honest.append(first_layer_gradient(view).float().cpu())
 
     def settle(self, iterations: int) -> None:
         """Fit the model."""

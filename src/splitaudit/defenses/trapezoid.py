@@ -29,6 +29,7 @@ class Trapezoid(Member):
 
     name = "trapezoid"
     learns = True
+    rehearses_apart = True
 
     def __init__(self, config: TrapezoidConfig, false_alarms: float) -> None:
         self._config = config
@@ -45,7 +46,7 @@ class Trapezoid(Member):
         return batch
 
     def rehearse(self, batch: Outgoing) -> Outgoing:
-        """Half of the batch, twice."""
+        """Half of the batch, twice: in every step of the rehearsal, for as many residuals."""
         half = len(batch.o1) // 2
         o1, labels, images = batch.o1[:half], batch.labels[:half], batch.images[:half]
         self._shift = self._direction(batch, o1.detach().float()).to(o1.dtype)

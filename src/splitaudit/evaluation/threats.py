@@ -12,7 +12,7 @@ from splitaudit.adversary.adaptive import Surrogates
 from splitaudit.attacks import RECIPES, Budget
 from splitaudit.attacks.gradients import averaged, variance_tuned
 from splitaudit.attacks.modifiers import MODIFIERS, Modifier
-from splitaudit.attacks.objectives import Function, unnoticed
+from splitaudit.attacks.objectives import Function, Objective, cosine_shift, cosine_shift_from, unnoticed
 from splitaudit.config import RunConfig
 from splitaudit.defenses.gate import Suspicion
 from splitaudit.evaluation.attack import Attack, configured, make_attack
@@ -80,12 +80,16 @@ def threats_through(
 ) -> Iterator[Threat]:
     """Attacks of servers that know what images go through before the model: they go through it, too.
 
-    `front` may draw at random: every gradient is a mean over so many copies.
+    `front` may draw at random: every gradient is a mean over so many copies. What they turn away from is what the
+    images are without it.
     """
     eot = Modifier("eot", "random copies", "Athalye et al., ICML 2018", partial(averaged, copies=copies), copies)
     if target.aligned is not None:
+        stale = target.attacked(target.aligned, target.model.F2)
         through = target.attacked(front, target.aligned, target.model.F2)
-        yield _adaptive(config, budget, [eot], "stale, through the defence", through)
+        for modifiers in ([eot], [MI, DI, eot]):
+            turned = cosine_shift_from(stale)
+            yield _adaptive(config, budget, modifiers, "stale, through the defence", through, objective=turned)
 
 
 def _adaptive(
@@ -95,9 +99,10 @@ def _adaptive(
     through: str,
     function: Function,
     *,
+    objective: Objective = cosine_shift,
     long_steps: bool = False,
 ) -> Threat:
-    recipe = replace(configured(RECIPES["sladv"], config), modifiers=tuple(modifiers))
+    recipe = replace(configured(RECIPES["sladv"], config), objective=objective, modifiers=tuple(modifiers))
     if long_steps:
         recipe = replace(recipe, step_size=lambda budget, _steps: budget.eps)
     name = "+".join(["sladv", *(modifier.name for modifier in modifiers)]) + f"@{through}"
@@ -120,9 +125,8 @@ def _evading(
 
     for through, function in {"stale": alone, **({"stale, mirrored": both} if mirrored else {})}.items():
         for weight in EVASION:
-            threat = _adaptive(config, budget, [MI, DI], f"{through}, past a gate ({weight:g})", function)
-            recipe = replace(threat.attack.recipe, objective=unnoticed(weight))
-            yield replace(threat, attack=replace(threat.attack, recipe=recipe))
+            name, objective = f"{through}, past a gate ({weight:g})", unnoticed(weight)
+            yield _adaptive(config, budget, [MI, DI], name, function, objective=objective)
 
 
 def _together(*functions: Function) -> Function:

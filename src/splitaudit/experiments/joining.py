@@ -63,6 +63,8 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
             f"runtime.seed {config.runtime.seed} is easy to guess, and from it the initial layers and the order of the "
             "images follow. Where the server is not to know them, let all clients have the same large random seed."
         )
+    for caution in config.cautions():
+        reporter.warn(caution)
     runtime = start_runtime(config)
     reporter.say(f"Loading {config.data.name}.")
     data = load_audit_data(config)

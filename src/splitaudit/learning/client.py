@@ -34,7 +34,12 @@ class Outgoing:
     """A batch on its way to the server. All of it stays with the client but `o1`, and in vanilla split learning the
     labels."""
 
-    client: "Client"
+    client: int
+    """Whose batch it is, by number."""
+    classes: int
+    """How many there are."""
+    runtime: Runtime
+    """The client's."""
     layers: "ClientLayers"
     iteration: int
     images: Tensor
@@ -64,6 +69,9 @@ class ClientView:
 
 class Defense(Protocol):
     """What the clients do besides in their split steps, against a malicious server. It travels with their layers."""
+
+    def calibrate(self, client: "Client") -> None:
+        """Find out what must be known before this client's next step, unless it is known."""
 
     def send(self, batch: Outgoing) -> Outgoing:
         """The batch as it is sent: other activations of the same shape and type, or other labels."""
@@ -146,7 +154,10 @@ class Client:
         Algorithm 1 of the paper, lines 2, 5 and 8, as the client runs them.
         """
         images, labels = self.batch(batch)
-        sent = Outgoing(self, layers, iteration, images, labels, layers.input.forward(images, iteration))
+        if layers.defense is not None:
+            layers.defense.calibrate(self)
+        o1, classes = layers.input.forward(images, iteration), len(self.data.classes)
+        sent = Outgoing(self.index, classes, self.runtime, layers, iteration, images, labels, o1)
         if layers.defense is not None:
             sent = layers.defense.send(sent)
         o2 = do2 = None

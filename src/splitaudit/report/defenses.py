@@ -19,6 +19,11 @@ class Remedy:
     """Of the servers that are no oracles, the one that leaves the least accuracy; None if the server had nothing."""
 
     @property
+    def recalled(self) -> bool:
+        """Whether the adaptive server attacked through earlier copies of its layers, too."""
+        return any("@checkpoints" in attack.name for server in self.result.servers for attack in server.attacks)
+
+    @property
     def gain(self) -> float:
         """Points of accuracy under that server, less what the defence costs without any."""
         if self.worst is None:
