@@ -6,7 +6,8 @@ defence, under the published, the aligned and the adaptive server, through the t
         [--aligned-also cifar10 fashion-mnist] [--amounts images=6000 epochs=2 ...] [--held-out]
 
 Models are those of `benchmarks.passive`. The seconds of their training, which `share_of_training` divides by, include
-three published servers that learned beside it, and recorders at every depth: shares of a training alone are larger.
+recorders at every depth, and three published servers that learned beside it: shares of a training alone are larger.
+The servers, which take half of it, are absent where `benchmarks.passive --without-published` trained the models before.
 Gradient evaluations, counted in images, have no such company.
 
 The adaptive server expects each variant of `harden` by its own settings; to other defences, `harden` as configured, and
