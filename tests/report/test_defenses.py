@@ -52,12 +52,19 @@ def test_a_damaged_one_is_told(run: Path) -> None:
 
 
 def test_a_server_that_kept_no_copies_is_told(run: Path) -> None:
-    """Its adaptive attacks lack one of the strongest."""
+    """Its adaptive attacks lack one of the strongest. One that makes no adaptive attacks lacks nothing."""
     write_defense(run, name="harden", before=8, after=60, clean=88, share=50)
-    assert "adversary.snapshots={}" in render_report(run)
     file = run / "defenses" / "harden" / "defense.json"
     result = json.loads(file.read_text())
-    attack = {"name": "sladv+mi+di@checkpoints", "title": "", "gradient_evaluations": 10}
-    result["servers"][0]["attacks"].append(attack | {"accuracy_before": 8.0, "accuracy": 60.0})
-    file.write_text(json.dumps(result))
-    assert "adversary.snapshots={}" not in render_report(run)
+    server = next(each for each in result["servers"] if each["knowledge"] == "server")
+    result["servers"] = [server]
+    told = []
+    for name, attacks in (("aligned", []), ("adaptive", []), ("adaptive", ["sladv+mi+di@checkpoints"])):
+        server["server"] = name
+        server["attacks"] = [
+            {"name": each, "title": "", "gradient_evaluations": 10, "accuracy_before": 8.0, "accuracy": 60.0}
+            for each in attacks
+        ]
+        file.write_text(json.dumps(result))
+        told.append("adversary.snapshots={}" in render_report(run))
+    assert told == [False, True, False]

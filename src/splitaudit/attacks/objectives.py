@@ -42,7 +42,7 @@ def cosine_shift(features: Tensor, clean: Tensor) -> Tensor:
 
     Minus the cosine similarity of `function(z)` and `function(x)`, features flattened; in [-1, 1].
     """
-    return -F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
+    return _turned(features, clean)
 
 
 def cosine_shift_from(reference: Function) -> Objective:
@@ -57,7 +57,7 @@ def cosine_shift_from(reference: Function) -> Objective:
 
         def loss(z: Tensor) -> Tensor:
             (features,) = _layers(function(z))
-            return -F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
+            return _turned(features, clean)
 
         return loss
 
@@ -77,8 +77,7 @@ def unnoticed(weight: float) -> Objective:
 
         def loss(z: Tensor) -> Tensor:
             features, logit = function(z)
-            turned = F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
-            return -turned - weight * F.softplus(logit)
+            return _turned(features, clean) - weight * F.softplus(logit)
 
         return loss
 
@@ -190,6 +189,10 @@ def _margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _layers(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (features,) if isinstance(features, Tensor) else features
+
+
+def _turned(features: Tensor, clean: Tensor) -> Tensor:
+    return -F.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
 
 
 def _added(losses: list[Tensor]) -> Tensor:

@@ -87,8 +87,8 @@ def threats_through(
     if target.aligned is not None:
         stale = target.attacked(target.aligned, target.model.F2)
         through = target.attacked(front, target.aligned, target.model.F2)
+        turned = cosine_shift_from(stale)
         for modifiers in ([eot], [MI, DI, eot]):
-            turned = cosine_shift_from(stale)
             yield _adaptive(config, budget, modifiers, "stale, through the defence", through, objective=turned)
 
 

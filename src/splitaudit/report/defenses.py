@@ -19,9 +19,10 @@ class Remedy:
     """Of the servers that are no oracles, the one that leaves the least accuracy; None if the server had nothing."""
 
     @property
-    def recalled(self) -> bool:
-        """Whether the adaptive server attacked through earlier copies of its layers, too."""
-        return any("@checkpoints" in attack.name for server in self.result.servers for attack in server.attacks)
+    def spared_checkpoints(self) -> bool:
+        """Whether the adaptive server attacked, but through no earlier copies of its layers."""
+        own = [server.attacks for server in self.result.servers if server.server == "adaptive"]
+        return bool(own) and not any("@checkpoints" in attack.name for attacks in own for attack in attacks)
 
     @property
     def gain(self) -> float:
