@@ -1,5 +1,6 @@
 """SplitOut: outliers among honest gradients, window by window."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -50,3 +51,14 @@ def test_fitted_to_the_first_ones() -> None:
         shares.append(detector.alarm.score)
         assert len(detector.state()["honest"]) == (fitted_to or 40)
     assert shares == [0, 1]
+
+
+@pytest.mark.parametrize("size", [1e25, float("inf"), float("nan")])
+def test_a_gradient_out_of_all_bounds_is_an_outlier(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    detector = SplitOut(SplitOutConfig(window=1))
+    for iteration in range(40):
+        detector.learn(view(torch.ones(4, 4), iteration, generator))
+    detector.settle(100)
+    detector.receive(view(torch.full((4, 4), size), 0, generator), torch.ones(4, 4))
+    assert detector.alarm.score == 1

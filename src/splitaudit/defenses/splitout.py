@@ -9,6 +9,7 @@ server is held for malicious when most gradients of a window are outliers.
 from collections import deque
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,12 +50,17 @@ class SplitOut(Member):
 
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor:
         """The gradient itself."""
-        assert self._model is not None, "settle comes first"
         seen = first_layer_gradient(view).float().cpu()
-        self._window.append(bool(self._model.predict(seen[None].numpy())[0] == -1))
+        self._window.append(not bool(seen.isfinite().all()) or self._is_outlier(seen))
         if len(self._window) == self._window.maxlen:
             self.alarm.update(sum(self._window) / len(self._window), view.sent.iteration)
         return gradient
+
+    def _is_outlier(self, seen: Tensor) -> bool:
+        assert self._model is not None, "settle comes first"
+        # So far away that no density is left is far away.
+        with np.errstate(divide="ignore", over="ignore"):
+            return bool(self._model.predict(seen[None].numpy())[0] == -1)
 
     def state(self) -> State:
         """The honest gradients, from which the model is fitted again, and the window."""
