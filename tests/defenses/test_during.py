@@ -171,3 +171,22 @@ def test_nobody_learns_from_what_another_rehearses_apart() -> None:
     for name, state in learned("faint-steps, splitout, trapezoid").items():
         assert state.keys() == alone[name].keys()
         assert all(torch.equal(tensor, alone[name][key]) for key, tensor in state.items())
+
+
+@pytest.mark.parametrize("answer", [float("inf"), float("nan"), 3e38])
+def test_an_answer_without_bounds_ends_no_training(answer: float) -> None:
+    """No detector fails at one, and what they know stays finite, so that a checkpoint of it can be written."""
+    parts = watched(ALL, HONEST)
+    during = parts.during
+    assert during is not None
+    receive = during.receive
+
+    def spy(view: ClientView) -> Tensor | None:
+        if view.sent.iteration >= 40:  # a check of each is among these
+            receive(dataclasses.replace(view, do1=torch.full_like(view.do1, answer)))
+        return receive(view)
+
+    during.receive = spy  # type: ignore[method-assign]
+    train(parts)
+    boundless = [name for name, tensor in during.state().items() if not torch.isfinite(tensor).all()]
+    assert boundless == []

@@ -6,6 +6,7 @@ whatever direction, does not become smaller with `w`: it comes back `1 / w` time
 alone makes an alarm, the client learns nothing.
 """
 
+import math
 from dataclasses import replace
 
 from torch import Tensor
@@ -75,6 +76,8 @@ class FaintSteps(Member):
         self._cusum.load_state(part(state, "cusum"))
 
     def _follow(self, ratio: float) -> None:
+        if not math.isfinite(ratio):  # of a step that ends the training, if it is learned from
+            return
         self._usual = ratio if self._usual is None else self._usual + FOLLOWING * (ratio - self._usual)
 
 

@@ -40,9 +40,9 @@ class Scrutinizer(Member):
         self._scores: deque[float] = deque(maxlen=config.window)
 
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor:
-        """The gradient itself."""
+        """The gradient itself. Without bounds, it has no cosines."""
         found = cosines(view.do1, view.sent.labels)
-        if found is not None:
+        if found is not None and all(map(math.isfinite, found)):
             self._steps.append(found)
             if self._is_due(len(self._steps) - 1 - self._config.warm_up):
                 self._scores.append(published_score(np.array(self._steps).T))

@@ -46,11 +46,14 @@ class SplitGuard(Member):
         return batch
 
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor | None:
-        """The gradient itself; None for false labels, from which the client learns nothing."""
+        """The gradient itself; None for false labels, from which the client learns nothing. One without bounds would
+        leave no sum finite, and is passed over."""
         false = self._is_false(view.sent)
-        if view.sent.iteration >= self._config.warm_up:
+        if view.sent.iteration < self._config.warm_up:
+            return gradient
+        seen = first_layer_gradient(view).double().cpu()
+        if bool(seen.isfinite().all()):
             row = 0 if false else 1 + int(chance(view.sent, "splitguard-half") < 0.5)
-            seen = first_layer_gradient(view).double().cpu()
             if self._sums is None:
                 self._sums = torch.zeros(3, len(seen) + 2, dtype=torch.float64)
             self._sums[row] += torch.cat([seen, torch.stack([seen.norm(), torch.ones(()).double()])])
