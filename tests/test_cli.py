@@ -34,7 +34,8 @@ def test_a_full_disk_is_told_without_a_traceback(
     def full(*_arguments: object, **_named: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "state.safetensors")
 
-    monkeypatch.setattr("splitaudit.experiments.run.run", full)
+    # Not `run` itself: who first imports it in here would keep what it is now.
+    monkeypatch.setattr("splitaudit.experiments.run.resolve", full)
     assert splitaudit("run", "demo", "--out", str(tmp_path), monkeypatch=monkeypatch) == 2
     assert "Error: state.safetensors: No space left on device." in capsys.readouterr().err
 
