@@ -82,7 +82,7 @@ class SplitOutConfig(Section):
     """Last gradients of which more than half must be outliers for an alarm."""
     fitted_to: int | None = Field(None, ge=3)
     """The first so many gradients of the honest training, that the others are compared with. null: all of them.
-    Published: those of the first 1% of an epoch, which were seven and nine."""
+    Published: those of the first 1% of an epoch."""
 
 
 class NoPeekConfig(Section):
