@@ -233,20 +233,25 @@ def _common_signal(windows: Tensor, colours: int, kernel: int, window: int) -> T
     these windows. For no other functional is the error of all these linear predictions zero.
     """
     before, after = kernel // 2, kernel // 2 + window - 1
-    height, width = windows.shape[2:]
+    shifts = range(-before, after + 1)
+    height, width = (side - before - after for side in windows.shape[2:])
+    places = windows.double().permute(0, 2, 3, 1)
 
     def rows(dy: int, dx: int) -> Tensor:
-        inner = windows[:, :, before + dy : height - after + dy, before + dx : width - after + dx]
-        return inner.permute(0, 2, 3, 1).flatten(0, 2).double()
+        return places[:, before + dy :, before + dx :][:, :height, :width].flatten(0, 2)
 
     here = rows(0, 0)
     covariance = _ridged(here.mT @ here / len(here))
-    error = torch.zeros_like(covariance)
-    for dy, dx in product(range(-before, after + 1), repeat=2):
-        there = rows(dy, dx)
-        cross = here.mT @ there / len(here)
-        # The ridge counts as noise of each window's own, so that functionals of nothing else are not predictable.
-        error += _ridged(there.mT @ there / len(here)) - cross.mT @ torch.linalg.solve(covariance, cross)
+    # What is to be predicted, of all shifts together: each place as often as it is looked at. The ridge counts as noise
+    # of each window's own, so that functionals of nothing else are not predictable.
+    often = torch.zeros(places.shape[1:3]).to(places)
+    for dy, dx in product(shifts, repeat=2):
+        often[before + dy :, before + dx :][:height, :width] += 1
+    weighted = (places * often.unsqueeze(2)).flatten(0, 2)
+    error = _ridged(weighted.mT @ places.flatten(0, 2) / len(here))
+    for dy, dx in product(shifts, repeat=2):
+        cross = here.mT @ rows(dy, dx) / len(here)
+        error -= cross.mT @ torch.linalg.solve(covariance, cross)
     whiten: Tensor = torch.linalg.inv(torch.linalg.cholesky(covariance))
     _, directions = torch.linalg.eigh(whiten @ error @ whiten.mT)
     functionals: Tensor = whiten.mT @ directions[:, :colours]
