@@ -2,7 +2,7 @@
 defence, under the published, the aligned and the adaptive server, through the true input layers, and in a white box.
 
     python -m benchmarks.defenses --out runs/passive --json FILE --set data.root=FOLDER
-        [--seeds 3] [--defenses harden harden-twice ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
+        [--seeds 3] [--defenses harden harden-alone ...] [--judged 1000] [--set defense.harden.images=4000] [CONFIG]
         [--aligned-also cifar10 fashion-mnist] [--amounts images=6000 epochs=2 ...] [--held-out]
 
 Models are those of `benchmarks.passive`. The seconds of their training, which `share_of_training` divides by, include
@@ -44,7 +44,6 @@ from splitaudit.runtime import resolve
 
 VARIANTS: dict[str, tuple[AfterDefense, list[str]]] = {
     "harden": ("harden", []),
-    "harden-twice": ("harden", ["defense.harden.rounds=2"]),
     "harden-alone": ("harden", ["defense.harden.parties=alone"]),
     "harden-averaged": (
         "harden",
@@ -82,9 +81,9 @@ def make_trials(config: RunConfig, variants: Sequence[str], amounts: Sequence[st
 
 
 def expected(config: RunConfig) -> HardenConfig:
-    """What the adaptive server goes by: it crafts once, and has nobody to take turns with."""
+    """What the adaptive server goes by: it has nobody to take turns with."""
     assert config.defense is not None, "a defence has settings"
-    return config.defense.harden.model_copy(update={"rounds": 1, "parties": "alone"})
+    return config.defense.harden.model_copy(update={"parties": "alone"})
 
 
 def make_bench(passive: Passive, config: RunConfig, judged: int, test: ImageSet, cache: Path) -> Bench:

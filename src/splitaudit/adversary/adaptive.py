@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from splitaudit.attacks import Budget
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, composed
+from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot
+from splitaudit.defenses.evasion import learn_with_evasion
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
-from splitaudit.defenses.harden import craft, settled
+from splitaudit.defenses.harden import settled
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
 
@@ -57,14 +58,14 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
     clean image belongs, and all three are trained on that as the clients train on labels. One crafting, the clients'
-    own way, serves both. Unlike the clients it crafts once, and sees both variants of an image in every epoch. Its
-    batches are smaller in the proportion of its images to `config.images`, and so is its learning rate (linear scaling;
-    Goyal et al., 2017): at the clients' own, batches this small make a surrogate that misleads little.
+    own way, serves both. Unlike the clients it sees both variants of an image in every epoch. Its batches are smaller
+    in the proportion of its images to `config.images`, and so is its learning rate (linear scaling; Goyal et al.,
+    2017): at the clients' own, batches this small make a surrogate that misleads little.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
     images = side.images[: config.images]
-    crafted = craft(config, stale, images, budget, runtime, "adaptive")
+    crafted = craft_to_harden(config, stale, images, overshot(budget, config), runtime, "adaptive")
     with torch.no_grad():
         features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
     head, names = _clustered(features, clusters, runtime)
@@ -89,7 +90,8 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     with isolated_global_rng(runtime.seed, "adaptive gate"):
         suspicion = Suspicion([Glimpse(*layers, None, cut_shape) for layers in stale_and_hardened]).eval()
     runtime.place(suspicion)
-    suspicion.learn([Share(variants, names)], told_apart, config, side.training, runtime, "adaptive gate")
+    alone, share = Glimpse(side.shadow, side.layers, None, cut_shape), Share(variants, names)
+    learn_with_evasion(suspicion, alone, [share], told_apart, config, side.training, budget, runtime, "adaptive gate")
     return Surrogates(surrogates, suspicion, mirrored)
 
 

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from splitaudit.errors import ConfigError
 from splitaudit.section import Section
@@ -40,16 +48,18 @@ class HardenConfig(FineTuningConfig):
     its label."""
     steps: PositiveInt = 3
     """Of crafting the adversarial images."""
+    overshoot: float = Field(1.0, ge=1)
+    """Budget of the adversarial images, as a multiple of the run's."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
     gate: bool = True
     """Leave to the delivered model what does not look attacked. Every prediction then takes both models."""
+    evading_images: NonNegativeInt = 0
+    """Of `images`, over all clients, those that are also crafted past a first gate (all, if there are fewer): then the
+    gate learns from these images alone. 0: it learns from all, and is shown no evasion."""
     mirrored: bool | None = None
     """Predict the mean for each image and its mirror image, at twice the cost. null: if the training mirrors images
     (`training.augment: crop_flip`)."""
-    rounds: PositiveInt = 1
-    """After the first, images are also crafted on what the round before made of the model: a server may do the same.
-    Every round has all its `epochs`."""
 
     @field_validator("modifiers")
     @classmethod
@@ -62,6 +72,14 @@ class HardenConfig(FineTuningConfig):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return names
+
+    @model_validator(mode="after")
+    def _evasion_is_shown_to_a_gate(self) -> Self:
+        if self.evading_images > 0 and not self.gate:
+            raise ValueError(
+                f"evading_images is {self.evading_images}, but there is no gate to show them: set gate: true"
+            )
+        return self
 
 
 class AdversarialTrainingConfig(FineTuningConfig):

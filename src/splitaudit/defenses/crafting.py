@@ -1,14 +1,16 @@
 """Adversarial images to train on: crafted without labels, kept as bytes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from splitaudit.attacks import RECIPES, Budget
-from splitaudit.attacks.objectives import Function
+from splitaudit.attacks.objectives import Function, Objective, cosine_shift
 from splitaudit.attacks.recipes import generous
 from splitaudit.attacks.starts import gaussian
+from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
@@ -23,16 +25,18 @@ def craft_label_free(
     runtime: Runtime,
     *name: object,
     modifiers: Sequence[str] = (),
+    objective: Objective = cosine_shift,
 ) -> Tensor:
     """SLADV on `function` with so many steps, of uint8 images (N, C, H, W); rounded to bytes again.
 
-    `name` tells its random draws from others'; `modifiers` are those of attacks' names. Raises ConfigError as
-    `Recipe.modified` does.
+    `name` tells its random draws from others'; `modifiers` are those of attacks' names; `objective` is what grows.
+    Raises ConfigError as `Recipe.modified` does.
     """
     update = "sign" if budget.norm == "linf" else "l2"
     recipe = (
         RECIPES["sladv"].modified(modifiers).configured(steps=steps, step_size=generous, start=gaussian, update=update)
     )
+    recipe = replace(recipe, objective=objective)
     generator = derive_generator(runtime.seed, "craft", *name)
     return torch.cat(
         [
@@ -40,6 +44,32 @@ def craft_label_free(
             for batch in images.split(BATCH)
         ]
     )
+
+
+def craft_to_harden(
+    config: HardenConfig,
+    function: Function,
+    images: Tensor,
+    budget: Budget,
+    runtime: Runtime,
+    *name: object,
+    objective: Objective = cosine_shift,
+) -> Tensor:
+    """Adversarial images (N, C, H, W) as `harden` learns from them: every second one is made with the modifiers, since
+    servers may use them, or not."""
+    made = torch.empty_like(images)
+    for first, modifiers in enumerate(((), config.modifiers)):
+        own = images[first::2]
+        if len(own) > 0:
+            made[first::2] = craft_label_free(
+                function, own, budget, config.steps, runtime, *name, first, modifiers=modifiers, objective=objective
+            )
+    return made
+
+
+def overshot(budget: Budget, config: HardenConfig) -> Budget:
+    """The budget of the images that a model is hardened on."""
+    return replace(budget, eps=config.overshoot * budget.eps)
 
 
 def to_bytes(pixels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from splitaudit.attacks.gradients import averaged, variance_tuned
 from splitaudit.attacks.modifiers import MODIFIERS, Modifier
 from splitaudit.attacks.objectives import Function, Objective, cosine_shift, cosine_shift_from, unnoticed
 from splitaudit.config import RunConfig
+from splitaudit.defenses.evasion import past
 from splitaudit.defenses.gate import Suspicion
 from splitaudit.evaluation.attack import Attack, configured, make_attack
 from splitaudit.evaluation.target import Target
@@ -114,10 +115,7 @@ def _evading(
 ) -> Iterator[Threat]:
     """Through the stale layers, past the server's own gate; and so that the mirror image passes, too."""
 
-    def alone(x: Tensor) -> tuple[Tensor, ...]:
-        with runtime.autocast():
-            (stale, _), logit = suspicion.look(x)
-        return stale.o2.flatten(1).float(), logit
+    alone = past(suspicion, runtime)
 
     def both(x: Tensor) -> tuple[Tensor, ...]:
         (features, logit), (other_features, other_logit) = alone(x), alone(x.flip(3))
