@@ -10,7 +10,7 @@ from splitaudit.attacks.objectives import unnoticed
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free, craft_to_harden, overshot
-from splitaudit.defenses.evasion import _some, learn_with_evasion, past
+from splitaudit.defenses.evasion import _some, past, teach_gate
 from splitaudit.defenses.fine_tuning import Share
 from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
 from splitaudit.experiments.parts import Parts
@@ -29,7 +29,7 @@ def test_a_gate_that_was_shown_evasion_notices_what_passes_another(parts: Parts)
         shares.append(Share(torch.stack([own.images, crafted], 1), torch.zeros(len(crafted))))
     stale = Glimpse(model.F1, model.F2, None, model.cut_shape)
     shown, usual = Suspicion([stale]).eval(), Suspicion([stale]).eval()
-    cost = learn_with_evasion(shown, stale, shares, told_apart, config, training, budget, runtime, "shown")
+    cost = teach_gate(shown, stale, shares, told_apart, config, training, budget, runtime, "shown")
     assert cost.gradient_evaluations == 600 * config.steps
     usual.learn(shares, told_apart, config, training, runtime, "usual")
     evading = craft_label_free(past(usual, runtime), images, budget, 10, runtime, "test", objective=unnoticed(1.0))

@@ -15,7 +15,7 @@ from splitaudit.attacks import Budget
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot
-from splitaudit.defenses.evasion import learn_with_evasion
+from splitaudit.defenses.evasion import teach_gate
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
 from splitaudit.defenses.harden import settled
@@ -91,7 +91,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         suspicion = Suspicion([Glimpse(*layers, None, cut_shape) for layers in stale_and_hardened]).eval()
     runtime.place(suspicion)
     alone, share = Glimpse(side.shadow, side.layers, None, cut_shape), Share(variants, names)
-    learn_with_evasion(suspicion, alone, [share], told_apart, config, side.training, budget, runtime, "adaptive gate")
+    teach_gate(suspicion, alone, [share], told_apart, config, side.training, budget, runtime, "adaptive gate")
     return Surrogates(surrogates, suspicion, mirrored)
 
 

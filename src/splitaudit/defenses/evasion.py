@@ -25,7 +25,7 @@ WEIGHT = 0.1
 """Of passing for clean, beside misleading the stale layers."""
 
 
-def learn_with_evasion(
+def teach_gate(
     suspicion: Suspicion,
     stale: Glimpse,
     shares: Sequence[Share],

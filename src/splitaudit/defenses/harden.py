@@ -21,7 +21,7 @@ from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot
-from splitaudit.defenses.evasion import learn_with_evasion
+from splitaudit.defenses.evasion import teach_gate
 from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_attacked
 from splitaudit.defenses.gate import Gated, Glimpse, rightly_said
 from splitaudit.defenses.mirrored import Mirrored
@@ -63,7 +63,7 @@ def _gated(
         Share(share.variants, F.one_hot(labels_of(own), share.targets.shape[1]).float())
         for share, own in zip(shares, view.shares, strict=True)
     ]
-    return gated, learn_with_evasion(
+    return gated, teach_gate(
         gated.suspicion, alone, labelled, rightly_said, config, view.training, view.budget, runtime, "gate"
     )
 

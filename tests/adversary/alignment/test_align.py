@@ -239,7 +239,7 @@ def test_vectors_can_cross_the_cut() -> None:
 
 CASES = [
     *((name, depth, "u_shaped") for name in model_names() for depth in named_depths(name)),
-    *((name, "depth1", "vanilla") for name in ("cnn", "resnet18")),
+    *((name, "depth1", "vanilla") for name in model_names()),
 ]
 
 
