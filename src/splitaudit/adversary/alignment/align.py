@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from splitaudit.adversary.alignment.evidence import Evidence
 from splitaudit.adversary.alignment.fitting import Fit
 from splitaudit.adversary.alignment.linear import Identified, identify, solve
+from splitaudit.adversary.alignment.noise import identify_through_noise
 from splitaudit.adversary.recorder import Recording
 from splitaudit.config import AlignmentConfig
 from splitaudit.errors import ConfigError
@@ -126,7 +127,10 @@ def _linear(evidence: Evidence) -> tuple[list[Candidate], Identified | None]:
     began = time.perf_counter()
     if evidence.images.shape[2:] != evidence.activations.shape[2:]:
         return [], None
-    found = identify(evidence.activations, evidence.images.shape[1], evidence.batch)
+    colours = evidence.images.shape[1]
+    found = identify(evidence.activations, colours, evidence.batch)
+    if found is None or not found.certain:
+        found = identify_through_noise(evidence.activations, colours, evidence.runtime.seed) or found
     if found is None or not found.worth_trying:
         return [], found
     shadow = solve(found, evidence)
