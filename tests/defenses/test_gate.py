@@ -14,6 +14,7 @@ from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import WEAKEST, Share
 from splitaudit.defenses.gate import (
+    LEANING,
     STAGES,
     SURE,
     TELLING,
@@ -44,7 +45,7 @@ def test_the_gate_decides_which_model_speaks(parts: Parts) -> None:
     with torch.no_grad():
         last.weight.zero_()
         mixture = 0.5 * (stale.whole(pixels).softmax(1) + hardened.whole(pixels).softmax(1))
-        last.bias.fill_(0.0)
+        last.bias.fill_(-LEANING)
         torch.testing.assert_close(gated(pixels).exp(), mixture)
         for bias, model in ((-40.0, stale), (40.0, hardened)):
             last.bias.fill_(bias)

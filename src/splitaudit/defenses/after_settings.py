@@ -55,8 +55,8 @@ class HardenConfig(FineTuningConfig):
     gate: bool = True
     """Leave to the delivered model what does not look attacked. Every prediction then takes both models."""
     evading_images: NonNegativeInt = 0
-    """Of `images`, over all clients, those that are also crafted past a first gate (all, if there are fewer): then the
-    gate learns from these images alone. 0: it learns from all, and is shown no evasion."""
+    """Of `images`, over all clients, those that are also crafted past a first gate, to show the gate (all, if there are
+    fewer)."""
     mirrored: bool | None = None
     """Predict the mean for each image and its mirror image, at twice the cost. null: if the training mirrors images
     (`training.augment: crop_flip`)."""

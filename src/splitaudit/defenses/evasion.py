@@ -38,29 +38,26 @@ def teach_gate(
 ) -> Cost:
     """Train a gate as `Suspicion.learn` does.
 
-    With `config.evading_images`, it learns from so many of the shares' images, and from these also attacked within the
-    budget in such a way that they pass a first gate, which sees a `stale` glimpse alone.
+    With `config.evading_images`, so many of the shares' images are also shown to it attacked within the budget in such
+    a way that they pass a first gate, which sees a `stale` glimpse alone.
     """
     if config.evading_images == 0:
         return suspicion.learn(shares, loss, config, training, runtime, name)
-    shares = _some(shares, config.evading_images)
+    some = _some(shares, config.evading_images)
     with isolated_global_rng(runtime.seed, name, "first"):
         first = Suspicion([stale]).eval()
     runtime.place(first)
-    cost = first.learn(shares, told_apart, config, training, runtime, f"{name} first")
+    cost = first.learn(some, told_apart, config, training, runtime, f"{name} first")
     began, function = time.perf_counter(), past(first, runtime)
     evading = [
         craft_to_harden(
             config, function, share.variants[:, 0], budget, runtime, name, number, objective=unnoticed(WEIGHT)
         )
-        for number, share in enumerate(shares)
+        for number, share in enumerate(some)
     ]
     cost += Cost(time.perf_counter() - began, config.steps * sum(map(len, evading)))
-    shares = [
-        Share(torch.cat([share.variants, made.unsqueeze(1)], 1), share.targets)
-        for share, made in zip(shares, evading, strict=True)
-    ]
-    return cost + suspicion.learn(shares, loss, config, training, runtime, name)
+    shown = [_with_evading(share, made) for share, made in zip(shares, evading, strict=True)]
+    return cost + suspicion.learn(shown, loss, config, training, runtime, name)
 
 
 def past(suspicion: Suspicion, runtime: Runtime) -> Function:
@@ -73,6 +70,13 @@ def past(suspicion: Suspicion, runtime: Runtime) -> Function:
         return seen[0].o2.flatten(1).float(), logit
 
     return function
+
+
+def _with_evading(share: Share, made: Tensor) -> Share:
+    """One more variant: of the first images what was `made` of them, of the others their adversarial one again."""
+    more = share.variants[:, -1:].clone()
+    more[: len(made), 0] = made
+    return Share(torch.cat([share.variants, more], 1), share.targets)
 
 
 def _some(shares: Sequence[Share], images: int) -> list[Share]:

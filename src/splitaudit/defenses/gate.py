@@ -30,12 +30,14 @@ STAGES = 4
 """Of the server layers, that are looked at, the end included."""
 HIDDEN = 64
 BATCH_SIZE, LEARNING_RATE, MOMENTUM = 32, 0.01, 0.9
-EPOCHS, FEWEST_STEPS = 8, 1000
+EPOCHS, FEWEST_STEPS = 16, 1000
 """Of training the gate, on what was seen once of each image, clean and attacked: as many epochs as so many steps take,
 if that is more. It costs next to nothing."""
-TELLING = 0.1
+TELLING = 0.3
 """Weight of telling attacked images from clean ones, beside saying the right class: where both models agree, nothing
 else teaches the gate."""
+LEANING = 0.5
+"""Added to what the gate makes of an image, where models are mixed: attackers choose what passes, others do not."""
 SURE = 1e-3
 """Probability of the right class below which a mixture is wrong, and no more so."""
 STEADY = 1e-5
@@ -168,7 +170,8 @@ class Suspicion(nn.Module):
 class Gated(nn.Module):
     """Pixels (N, C, H, W) to the logarithm of a mixture of two models' predictions (N, classes).
 
-    The share of the second is the probability that the image was made to mislead the first, as the gate sees it.
+    The share of the second is the probability that the image was made to mislead the first, as the gate sees it, and a
+    little more.
     """
 
     def __init__(self, stale: SplitModel, hardened: SplitModel) -> None:
@@ -185,7 +188,7 @@ class Gated(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         seen, suspicion = self.suspicion.look(images)
         stale, hardened = (each.said.exp() for each in seen)
-        mixed: Tensor = torch.lerp(stale, hardened, suspicion.sigmoid().unsqueeze(1))
+        mixed: Tensor = torch.lerp(stale, hardened, (suspicion + LEANING).sigmoid().unsqueeze(1))
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 
