@@ -10,7 +10,7 @@ from splitaudit.attacks.objectives import unnoticed
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free, craft_to_harden, overshot
-from splitaudit.defenses.evasion import _some, past, teach_gate
+from splitaudit.defenses.evasion import _some, _with_evading, past, teach_gate
 from splitaudit.defenses.fine_tuning import Share
 from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
 from splitaudit.experiments.parts import Parts
@@ -47,6 +47,14 @@ def test_each_gives_as_much_of_what_it_has_as_others_do() -> None:
     assert [len(share.targets) for share in _some(shares, 30)] == [20, 10, 1]
     assert [len(share.variants) for share in _some(shares, 30)] == [20, 10, 1]
     assert [len(share.targets) for share in _some(shares, 1000)] == [100, 50, 1]
+
+
+def test_all_images_teach_the_gate_and_some_are_also_shown_evading() -> None:
+    variants = torch.arange(10, dtype=torch.uint8).view(5, 2, 1, 1, 1)
+    made = torch.tensor([100, 101], dtype=torch.uint8).view(2, 1, 1, 1)
+    shown = _with_evading(Share(variants, torch.arange(5)), made)
+    assert shown.variants.flatten(1).tolist() == [[0, 1, 100], [2, 3, 101], [4, 5, 5], [6, 7, 7], [8, 9, 9]]
+    assert shown.targets.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_what_a_model_is_hardened_on_goes_beyond_the_budget() -> None:
