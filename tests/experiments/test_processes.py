@@ -52,12 +52,12 @@ def test_as_in_one_process(tmp_path: Path) -> None:
 
 def test_a_process_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
     """And none is left running."""
-    config = small_config("data.clients=1")
+    config = small_config("data.clients=2")
     folder = RunFolder(tmp_path / "run")
     folder.take(config, {})
-    (tmp_path / "run" / "parties" / "client-0" / "run").mkdir(parents=True)
-    (tmp_path / "run" / "parties" / "client-0" / "run" / "config.yaml").write_text("damaged")
-    with pytest.raises(RunError, match=r"client-0 ended with code 2(.|\n)*damaged"):
+    (tmp_path / "run" / "parties" / "client-1" / "run").mkdir(parents=True)
+    (tmp_path / "run" / "parties" / "client-1" / "run" / "config.yaml").write_text("damaged")
+    with pytest.raises(RunError, match=r"client-1 ended with code 2(.|\n)*damaged"):
         train_in_processes(config, load_audit_data(config), folder, Reporter())
 
 

@@ -43,8 +43,8 @@ def grid(tmp_path: Path) -> Path:
     return file
 
 
-def in_this_process(grid: Path, out: Path) -> object:
-    """The table of the grid, or what is left to do of it; a process of its own would import PyTorch anew."""
+def undisturbed(grid: Path, out: Path) -> object:
+    """The table of the grid, computed in this process."""
     read, folder = read_grid(grid), SweepFolder(out)
     cells = make_cells(read)
     folder.take(read, cells)
@@ -67,7 +67,11 @@ def test_killed_worker_and_killed_process(grid: Path, tmp_path: Path) -> None:
     sweep.communicate()
     wait_until(lambda: not running(worker))
     assert len(list(out.glob("runs/*/attacks/*/result.json"))) == 1
-    assert in_this_process(grid, out) == in_this_process(grid, tmp_path / "undisturbed")
+    sweep = start(grid, out, "--workers", "1")
+    told, _ = sweep.communicate()
+    assert sweep.returncode == 0, told
+    assert "2 done, 0 failed" in told
+    assert pq.read_table(out / "results.parquet") == undisturbed(grid, tmp_path / "undisturbed")
 
 
 @pytest.mark.slow
@@ -84,7 +88,7 @@ def test_killed_ray_worker(grid: Path, tmp_path: Path, *, at_url: bool) -> None:
     told, _ = sweep.communicate()
     assert sweep.returncode == 0, told
     assert "2 done, 0 failed" in told
-    assert pq.read_table(out / "results.parquet") == in_this_process(grid, tmp_path / "undisturbed")
+    assert pq.read_table(out / "results.parquet") == undisturbed(grid, tmp_path / "undisturbed")
 
 
 def trainings(grid: Path) -> list[str]:

@@ -69,9 +69,12 @@ def test_the_details_of_smooth_images_drown() -> None:
     assert identify_through_noise(noisy(convolution(images), images, 1.0), 1, 0) is None
 
 
-@pytest.mark.parametrize("shape", [(40, CHANNELS), (40, CHANNELS, 7, 7), (40, 1, 8, 8)])
-def test_what_is_too_small_is_not_tried(shape: tuple[int, ...]) -> None:
-    assert identify_through_noise(torch.randn(shape, generator=torch.Generator().manual_seed(0)), 1, 0) is None
+def test_what_is_too_small_is_not_tried() -> None:
+    """Of activations that show the kernel as they are: too few channels, too small a map, and none."""
+    activations = noisy(convolution(digits()), digits()[:1024], 0.3)
+    assert identify_through_noise(activations, 1, 0) is not None
+    for few in (activations[:, :1], activations[:, :9], activations[..., :7], activations.flatten(1)):
+        assert identify_through_noise(few, 1, 0) is None
 
 
 def test_noise_alone_holds_no_signal() -> None:

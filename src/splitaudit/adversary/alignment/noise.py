@@ -1,9 +1,10 @@
-"""A convolution behind noise: what clients add to the activations that they send hides it from nobody who counts it in.
+"""A convolution behind noise that clients add to the activations that they send: found by counting the noise in.
 
 The server need not know how much was added. At each place there are more channels than pixels that these come from, so
 in some directions nothing but noise varies. Noise of one strength everywhere adds a multiple of the identity to the
 covariance of the channels at a place, and nothing to that between places. Less the noise's share, second moments are
-those of the clean activations, and from these the pixels are found as in `linear`.
+those of the clean activations, and from these the pixels are found as in `linear`. Details that vary less than chance
+does drown: of smooth images behind strong noise no kernel is found.
 """
 
 from itertools import product
@@ -31,7 +32,10 @@ RIDGE = 0.005
 
 def identify_through_noise(activations: Tensor, colours: int, seed: int) -> Identified | None:
     """The convolution that makes activations (N, C, H, W) to which white noise was added; None if there is hardly any
-    noise, or no convolution explains all the rest."""
+    noise, or no convolution explains all the rest.
+
+    `seed` is the server's own: noise is drawn, to tell what of the rest is noise.
+    """
     if activations.dim() != 4 or min(activations.shape[2:]) < 8:
         return None
     maps = activations[-min(SAMPLES, max(1, VALUES // activations[0].numel())) :].double()
