@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary import own_runtime
-from splitaudit.adversary.adaptive import ServerSide, _clustered, make_surrogates
+from splitaudit.adversary.adaptive import WITHIN, ServerSide, _clustered, make_surrogates
 from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free
+from splitaudit.defenses.fine_tuning import Share
 from splitaudit.runtime import Runtime
 from tests.conftest import TRAINED, small_parts
 
@@ -44,6 +45,28 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
     with torch.no_grad():
         clean, attacked = (surrogates.suspicion(runtime.pixels(x)) for x in (images, crafted))
     assert float(attacked.mean() - clean.mean()) > 1
+
+
+@pytest.mark.parametrize(
+    ("overshoot", "names"), [(1.0, ["features", "clusters"]), (2.0, ["features", "clusters", WITHIN])]
+)
+def test_where_clients_overshoot_another_surrogate_does_not(overshoot: float, names: list[str]) -> None:
+    """And learns from what a server makes that expects clients who do not either."""
+    parts = small_parts(*TRAINED, "adversary.kind=aligned")
+    parts.target()
+    images, training = parts.data.attacker.images, parts.session.server.layers.config
+    side = ServerSide(parts.model.F1, parts.model.F2, images, training, own_runtime(parts.runtime))
+    config = HardenConfig(epochs=1, batch_size=16, gate=False, modifiers=(), overshoot=overshoot)
+    shown: list[Tensor] = []
+
+    def watch(_learner: object, shares: list[Share], *_: object, **__: object) -> None:
+        shown.append(shares[0].variants)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("splitaudit.adversary.adaptive.fine_tune", watch)
+        assert list(make_surrogates(side, Budget("linf", 0.1), config, 10).hardened) == names
+    furthest = [float((variants[:, 1] / 255 - variants[:, 0] / 255).abs().max()) for variants in shown]
+    assert furthest == pytest.approx([0.1 * overshoot] * 2 + [0.1] * (len(names) - 2), abs=1 / 255)
 
 
 def test_the_head_names_the_nearest_centre() -> None:

@@ -22,6 +22,8 @@ from splitaudit.defenses.harden import settled
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
 
+WITHIN = "features within the budget"
+"""The surrogate whose adversarial images do not overshoot the budget as the clients' do."""
 TIGHTEST = 1e-3
 """How small the spread within clusters is taken to be at least, as a share of the features' mean square."""
 
@@ -45,7 +47,7 @@ class Surrogates:
     """What a server makes of its part of the model, to attack it in place of what the clients make of theirs."""
 
     hardened: dict[str, tuple[nn.Module, nn.Module]]
-    """Shadow and server layers, by the targets that they were hardened with."""
+    """Shadow and server layers, by the targets that they were hardened with; and `WITHIN`, where clients overshoot."""
     suspicion: Suspicion | None
     """A gate between the stale ones and those of `features`, if the clients have one."""
     mirrored: bool
@@ -58,9 +60,10 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
     clean image belongs, and all three are trained on that as the clients train on labels. One crafting, the clients'
-    own way, serves both. Unlike the clients it sees both variants of an image in every epoch. Its batches are smaller
-    in the proportion of its images to `config.images`, and so is its learning rate (linear scaling; Goyal et al.,
-    2017): at the clients' own, batches this small make a surrogate that misleads little.
+    own way, serves both. Where that overshoots the budget, `WITHIN` is hardened as `features` is, on images that do
+    not. Unlike the clients it sees both variants of an image in every epoch. Its batches are smaller in the proportion
+    of its images to `config.images`, and so is its learning rate (linear scaling; Goyal et al., 2017): at the clients'
+    own, batches this small make a surrogate that misleads little.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
@@ -70,16 +73,20 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
     head, names = _clustered(features, clusters, runtime)
     variants, surrogates = torch.stack([images, crafted], 1), {}
+    lessons = [
+        ("features", variants, nn.Identity(), features, turn_back),
+        ("clusters", variants, head, names, labels_of_all),
+    ]
+    if config.overshoot > 1:
+        within = craft_to_harden(config, stale, images, budget, runtime, "adaptive within the budget")
+        lessons.append((WITHIN, torch.stack([images, within], 1), nn.Identity(), features, turn_back))
     batch_size = max(2, round(config.batch_size * len(images) / config.images))
     learning_rate = config.learning_rate * batch_size / config.batch_size
     config = config.model_copy(update={"batch_size": batch_size, "learning_rate": learning_rate})
-    for name, own_head, targets, loss in (
-        ("features", nn.Identity(), features, turn_back),
-        ("clusters", head, names, labels_of_all),
-    ):
+    for name, shown, own_head, targets, loss in lessons:
         surrogate = nn.Sequential(deepcopy(side.shadow), deepcopy(side.layers), nn.Flatten(), own_head)
         fine_tune(
-            surrogate, [Share(variants, targets)], loss, config, side.training, runtime, f"adaptive {name}", passes=2
+            surrogate, [Share(shown, targets)], loss, config, side.training, runtime, f"adaptive {name}", passes=2
         )
         surrogates[name] = (surrogate[0], surrogate[1])
     if not config.gate:

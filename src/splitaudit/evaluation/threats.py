@@ -62,11 +62,11 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
             yield _adaptive(config, budget, [MI, DI], f"checkpoints{also}", seen(_together(stale, *before)))
         for name, function in own.items():
             yield _adaptive(config, budget, [MI, DI], f"{name}{also}", seen(function))
+            both = _together(stale, function)
+            yield _adaptive(config, budget, [MI, DI], f"stale and {name}{also}", seen(both))
         if own:
             every = _together(stale, *own.values())
             yield _adaptive(config, budget, [MI], f"ensemble{also}", seen(every), long_steps=True)
-            both = _together(stale, own["features"])
-            yield _adaptive(config, budget, [MI, DI], f"stale and features{also}", seen(both))
     for name, function in own.items():
         yield _adaptive(config, budget, [], name, function)
     if own:
