@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from splitaudit.config_reading import load_config
 from splitaudit.defenses.cusum import LEAST, Cusum
 from splitaudit.defenses.during import During
-from splitaudit.defenses.faint_steps import FOLLOWING, log_ratio
+from splitaudit.defenses.faint_steps import FOLLOWING, LEAST_DEVIATION, log_ratio
 from splitaudit.defenses.gradient_decomposition import cosine, rounding
 from splitaudit.defenses.member import Member
 from splitaudit.defenses.settings import DefenseConfig
@@ -96,7 +96,7 @@ def unusual(ratios: Sequence[float]) -> list[float]:
 
 
 def alarmed(
-    honest: Sequence[float], watched: Sequence[float], expected: int, false_alarms: float, least: float = LEAST
+    honest: Sequence[float], watched: Sequence[float], expected: int, false_alarms: float, least: float
 ) -> bool:
     """Whether a CUSUM that learned from `honest` raises an alarm in `watched`."""
     cusum = Cusum(false_alarms)
@@ -120,7 +120,11 @@ def replay(tape: Tape, defense: DefenseConfig, seed: int, replays: int) -> Row:
     alarms = [
         [
             alarmed(
-                honest, [trained[at] for at in choice.nonzero().flatten().tolist()], round(len(trained) * share), rate
+                honest,
+                [trained[at] for at in choice.nonzero().flatten().tolist()],
+                round(len(trained) * share),
+                rate,
+                LEAST_DEVIATION,
             )
             for honest in (rehearsed, settled)
         ]

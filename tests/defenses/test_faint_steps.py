@@ -69,6 +69,32 @@ def test_each_faint_step_is_judged_by_itself() -> None:
     assert all(learned(1.0) for _ in range(20))
 
 
+def test_clients_whose_images_are_of_another_kind_raise_no_alarm() -> None:
+    """However alike the ratios of the client that rehearsed were; twice the usual norm is an alarm all the same."""
+
+    def alarm(deviation: float) -> int | None:
+        detector, generator = FaintSteps(FaintStepsConfig(), 0.01), torch.Generator().manual_seed(0)
+
+        def view(deviation: float, weight: float) -> ClientView:
+            sent = replace(make_outgoing(torch.zeros(4, 6)), weight=weight)
+            do1 = (deviation * torch.randn((), generator=generator)).exp() * torch.ones(4, 6)
+            return make_view(sent, do1, do2=torch.ones(4, 3))
+
+        for _ in range(100):
+            detector.learn(view(0.01, 1.0))
+        detector.settle(1000)
+        for _ in range(50):
+            for weight in (1.0, 1e-5):
+                seen = view(deviation, weight)
+                detector.receive(seen, seen.do1)
+        found = detector.alarm.detection("any")
+        assert found is not None
+        return found.iteration
+
+    assert alarm(0.1) is None
+    assert alarm(0.7) is not None
+
+
 def test_clients_learn_from_faint_steps() -> None:
     """As fast as without them; the server learns less."""
     parts = watched("faint-steps", HONEST, OFTEN, "training.batch_size=32")
