@@ -32,6 +32,13 @@ def test_train_and_test_files_are_the_splits(tmp_path: Path, pixels: Any, networ
     assert network_calls == []
 
 
+def test_data_sets_whose_names_begin_alike_are_told_apart(tmp_path: Path, pixels: Any) -> None:
+    for file, images in (("cifar10-train", 4), ("cifar10-test", 3), ("cifar10-c", 20), ("cifar10.1-v6-test", 20)):
+        write_parquet(tmp_path / f"{file}.parquet", pixels(images), [0, 1] * (images // 2) + [0] * (images % 2))
+    assert len(load_images("cifar10", "train", tmp_path)) == 4
+    assert len(load_images("cifar10", "test", tmp_path)) == 3
+
+
 @pytest.mark.parametrize("test_name", ["mine-val.parquet", "mine-validation-00000.parquet", "mine_test.parquet"])
 def test_how_a_test_file_may_be_called(tmp_path: Path, pixels: Any, test_name: str) -> None:
     write_parquet(tmp_path / "mine-latest.parquet", pixels(4), [0, 1, 0, 1])

@@ -14,6 +14,7 @@ from splitaudit.data.images import ImageSet
 from splitaudit.data.tables import read_tables
 from splitaudit.errors import DataError
 
+_TRAIN = re.compile(r"[-_.]train(?![a-z])", re.IGNORECASE)
 _TEST = re.compile(r"[-_.](test|val|valid|validation)(?![a-z])", re.IGNORECASE)
 
 
@@ -42,18 +43,26 @@ class ParquetFiles:
 def find_parquet(name: str, files_name: str, root: Path) -> ParquetFiles | None:
     """The data set `name` in the files `<root>/<files_name>*.parquet`, or None if there are none.
 
-    `cifar10` does not match `cifar100-train.parquet`. Names with `-test` or `-val` are the test split.
-    Raises DataError if those are all there is.
+    `cifar10` does not match `cifar100-train.parquet`. Names with `-test` or `-val` are the test split. Where a split
+    follows right after the name, as in `cifar10-train.parquet`, what lies beside it is of another data set, such as
+    `cifar10-c.parquet`. Raises DataError if there is a test split alone.
     """
     start = re.compile(re.escape(files_name) + r"(?![0-9a-zA-Z])")
     files = sorted(file for file in root.glob("*.parquet") if start.match(file.name))
-    test = tuple(file for file in files if _TEST.search(file.name.removeprefix(files_name)))
-    train = tuple(file for file in files if file not in test)
+    held_back = [file for file in files if _TEST.search(file.name.removeprefix(files_name))]
+    test = _named(_TEST, files_name, held_back)
+    train = _named(_TRAIN, files_name, [file for file in files if file not in held_back])
     if test and not train:
         raise DataError(
             f"{root} holds only the test split of {name!r} ({test[0].name}): add {files_name}-train.parquet."
         )
     return ParquetFiles(name, train, test) if files else None
+
+
+def _named(split: re.Pattern[str], files_name: str, files: list[Path]) -> tuple[Path, ...]:
+    """The files with the split right after the name; all, if there are none."""
+    named = tuple(file for file in files if split.match(file.name.removeprefix(files_name)))
+    return named or tuple(files)
 
 
 def _open(file: Path) -> Any:
