@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from splitaudit.attacks import Budget
@@ -59,3 +60,8 @@ def test_all_images_teach_the_gate_and_some_are_also_shown_evading() -> None:
 def test_what_a_model_is_hardened_on_goes_beyond_the_budget() -> None:
     budget = overshot(Budget("linf", 0.1, scale=0.5), HardenConfig(overshoot=1.5))
     assert budget.eps_pixels == pytest.approx(0.075)
+
+
+def test_without_a_gate_there_is_nobody_to_show_evasion() -> None:
+    with pytest.raises(ValidationError, match="evading_images is 20, but there is no gate"):
+        HardenConfig(gate=False, evading_images=20)

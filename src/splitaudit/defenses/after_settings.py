@@ -38,7 +38,7 @@ class FineTuningConfig(Section):
 class HardenConfig(FineTuningConfig):
     """`harden`: stale-copy adversarial fine-tuning."""
 
-    images: PositiveInt = 20000
+    images: PositiveInt = 24000
     epochs: PositiveInt = 5
     batch_size: int = Field(128, ge=2)
     learning_rate: PositiveFloat = 0.05
@@ -48,15 +48,15 @@ class HardenConfig(FineTuningConfig):
     its label."""
     steps: PositiveInt = 3
     """Of crafting the adversarial images."""
-    overshoot: float = Field(2.0, ge=1)
+    overshoot: float = Field(1.0, ge=1)
     """Budget of the adversarial images, as a multiple of the run's."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
     gate: bool = True
     """Leave to the delivered model what does not look attacked. Every prediction then takes both models."""
-    evading_images: NonNegativeInt = 6000
+    evading_images: NonNegativeInt = 0
     """Of `images`, over all clients, those that are also crafted past a first gate, to show the gate (all, if there are
-    fewer); none without a gate."""
+    fewer)."""
     mirrored: bool | None = None
     """Predict the mean for each image and its mirror image, at twice the cost. null: if the training mirrors images
     (`training.augment: crop_flip`)."""
@@ -72,6 +72,14 @@ class HardenConfig(FineTuningConfig):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return names
+
+    @model_validator(mode="after")
+    def _evasion_is_shown_to_a_gate(self) -> Self:
+        if self.evading_images > 0 and not self.gate:
+            raise ValueError(
+                f"evading_images is {self.evading_images}, but there is no gate to show them: set gate: true"
+            )
+        return self
 
 
 class AdversarialTrainingConfig(FineTuningConfig):
