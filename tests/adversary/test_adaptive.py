@@ -51,7 +51,7 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
     ("overshoot", "names"), [(1.0, ["features", "clusters"]), (2.0, ["features", "clusters", WITHIN])]
 )
 def test_where_clients_overshoot_another_surrogate_does_not(overshoot: float, names: list[str]) -> None:
-    """And learns from what a server makes that expects clients who do not either."""
+    """It is hardened on images within the budget, the others on images beyond it."""
     parts = small_parts(*TRAINED, "adversary.kind=aligned")
     parts.target()
     images, training = parts.data.attacker.images, parts.session.server.layers.config
