@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary import own_runtime
-from splitaudit.adversary.adaptive import WITHIN, ServerSide, _clustered, make_surrogates
+from splitaudit.adversary.adaptive import WITHIN, ServerSide, _clustered, _stepped, _turned_from, make_surrogates
 from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free
@@ -24,7 +24,7 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
     side = ServerSide(model.F1, model.F2, images, parts.session.server.layers.config, runtime)
     before = [tensor.clone() for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
     budget = Budget("linf", 0.2)
-    config = HardenConfig(epochs=6, batch_size=16, learning_rate=0.1)
+    config = HardenConfig(epochs=6, batch_size=16, learning_rate=0.1, overshoot=1.0)
     surrogates = make_surrogates(side, budget, config, 10)
     found = surrogates.hardened
     after = [tensor for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
@@ -67,6 +67,33 @@ def test_where_clients_overshoot_another_surrogate_does_not(overshoot: float, na
         assert list(make_surrogates(side, Budget("linf", 0.1), config, 10).hardened) == names
     furthest = [float((variants[:, 1] / 255 - variants[:, 0] / 255).abs().max()) for variants in shown]
     assert furthest == pytest.approx([0.1 * overshoot] * 2 + [0.1] * (len(names) - 2), abs=1 / 255)
+
+
+def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_for() -> None:
+    """As the clients' do: of the attacked ones a share, within the budget."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 6)).requires_grad_(False)
+    clean = torch.rand(8, 3, 4, 4, generator=generator)
+    attacked = (clean + 0.2 * torch.randn(clean.shape, generator=generator).sign()).clamp(0, 1)
+    features, shown = network(clean), []
+
+    def loss(_model: object, pixels: Tensor, _targets: Tensor, _generator: torch.Generator) -> Tensor:
+        shown.append(pixels)
+        return pixels.sum()
+
+    class Settled:
+        settled = network
+
+    budget, config = Budget("linf", 0.1), HardenConfig(overshoot=2.0, stepped=0.5)
+    pixels = torch.stack([clean, attacked])
+    _stepped(loss, _turned_from, config, budget, Settled(), pixels, features, generator)  # type: ignore[arg-type]
+    as_it_is, reached = shown[0]
+    assert torch.equal(as_it_is, clean)
+    assert torch.equal(reached[4:], attacked[4:])
+    assert float((reached - clean)[:4].abs().max()) <= 0.1 + 1e-6
+    begun = torch.lerp(clean, attacked, 0.5)
+    near, nearer = (torch.cosine_similarity(network(x), features, dim=1)[:4] for x in (reached, begun))
+    assert (near < nearer).all()
 
 
 def test_the_head_names_the_nearest_centre() -> None:

@@ -10,9 +10,9 @@ from splitaudit.attacks.objectives import unnoticed
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free, craft_to_harden, overshot
-from splitaudit.defenses.evasion import _some, _with_evading, past, teach_gate
+from splitaudit.defenses.evasion import _some, _with_evading, new_gate, past, teach_gate
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
+from splitaudit.defenses.gate import Suspicion
 from splitaudit.experiments.parts import Parts
 from tests.defenses.delivered import view_of
 
@@ -27,12 +27,13 @@ def test_a_gate_that_was_shown_evasion_notices_what_passes_another(parts: Parts)
     for own in view.shares:
         crafted = craft_to_harden(config, attacked, own.images, overshot(budget, config), runtime, "test")
         shares.append(Share(torch.stack([own.images, crafted], 1), torch.zeros(len(crafted))))
-    stale = Glimpse(model.F1, model.F2, None, model.cut_shape)
-    shown, usual = Suspicion([stale]).eval(), Suspicion([stale]).eval()
-    cost = teach_gate(shown, stale, shares, told_apart, config, training, budget, runtime, "shown")
+    shown, usual = (new_gate(1, runtime, name) for name in ("shown", "usual"))
+    cost = teach_gate(shown, attacked, shares, config, training, budget, runtime, "shown")
     assert cost.gradient_evaluations == 600 * config.steps
-    usual.learn(shares, told_apart, config, training, runtime, "usual")
-    evading = craft_label_free(past(usual, runtime), images, budget, 10, runtime, "test", objective=unnoticed(1.0))
+    usual.learn(shares, config, training, runtime, "usual")
+    evading = craft_label_free(
+        past(usual, attacked, runtime), images, budget, 10, runtime, "test", objective=unnoticed(1.0)
+    )
 
     def noticed(gate: Suspicion, shown_images: Tensor) -> float:
         with torch.no_grad():

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.fine_tuning import (
-    WEAKEST,
     Learner,
     Share,
     fine_tune,
@@ -86,17 +85,15 @@ def test_in_turn_each_goes_on_from_the_one_before() -> None:
 
 
 def test_each_image_is_seen_in_one_of_its_adversarial_variants_weakened() -> None:
-    """Two variants, one above and one below the clean image in all pixels: both come up, by a share."""
+    """Two variants, one above and one below the clean image in all pixels: both come up, each by its image's share."""
     clean = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 3, 4, 4)
-    added = weakened(torch.stack([clean, clean + 1, clean - 2]), torch.Generator().manual_seed(0)) - clean
+    shares = torch.linspace(0.25, 1, 64)
+    added = weakened(torch.stack([clean, clean + 1, clean - 2]), shares, torch.Generator().manual_seed(0)) - clean
     assert (added == added[:, :1, :1, :1]).all()
-    up, down = (values[values > 0] for values in (added[:, 0, 0, 0], -added[:, 0, 0, 0] / 2))
-    assert len(up) + len(down) == 64
-    assert 16 < len(up) < 48
-    for shares in (up, down):
-        assert shares.min() >= WEAKEST
-        assert shares.max() <= 1
-        assert shares.std() > 0.1
+    factors = added[:, 0, 0, 0] / shares
+    up = factors > 0
+    torch.testing.assert_close(factors, torch.where(up, 1.0, -2.0), atol=1e-4, rtol=0)
+    assert 16 < int(up.sum()) < 48
 
 
 def test_the_bill() -> None:

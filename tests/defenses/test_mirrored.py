@@ -68,7 +68,7 @@ def test_the_file_says_whether_images_are_mirrored(parts: Parts, tmp_path: Path)
 
 
 def test_hardened_models_look_at_both_if_they_are_to(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "FEWEST_STEPS", 50)
+    monkeypatch.setattr(gate, "STEPS", 50)
     quick = {"images": 50, "epochs": 1, "parties": "alone", "steps": 1}
     settings = HardenConfig.model_validate(quick | {"mirrored": True})
     view = view_of(parts, settings)

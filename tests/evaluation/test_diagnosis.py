@@ -70,7 +70,7 @@ def test_features_by_hand() -> None:
 
 
 def _target(F1: nn.Module, shadow: nn.Module) -> Target:
-    model = SplitModel(F1, nn.Identity(), nn.Identity(), F1, (20,), (20,))
+    model = SplitModel(F1, nn.Identity(), nn.Identity(), F1, (20,), (20,), (20,))
     return Target(model, shadow, None, None, Runtime(torch.device("cpu"), "float32", 0))
 
 

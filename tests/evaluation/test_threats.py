@@ -10,39 +10,39 @@ from torch import Tensor, nn
 from splitaudit.adversary.adaptive import Surrogates
 from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import Function, cosine_shift
-from splitaudit.defenses.gate import Seen
 from splitaudit.evaluation.threats import _mirrored, make_threats, threats_through
 from tests.conftest import small_config, small_parts
 
 
-class Looks:
+def left_half(x: Tensor) -> Tensor:
     """A gate that sees how bright the left half is."""
-
-    def look(self, x: Tensor) -> tuple[list[Seen], Tensor]:
-        seen = Seen(x, x, x)
-        return [seen, seen], x[..., : x.shape[3] // 2].mean((1, 2, 3)) - 0.5
+    return x[..., : x.shape[3] // 2].mean((1, 2, 3)) - 0.5
 
 
 def threats_of(mirrored: bool) -> dict[str, Function]:
     parts = small_parts("adversary.kind=aligned")
     target = replace(parts.target(parts.model.F1), earlier=(deepcopy(parts.model.F2),))
-    surrogates = Surrogates({"features": (parts.model.F1, parts.model.F2)}, Looks(), mirrored)  # type: ignore[arg-type]
+    surrogates = Surrogates({"features": (parts.model.F1, parts.model.F2)}, left_half, mirrored)  # type: ignore[arg-type]
     found = make_threats(small_config(), target, Budget("linf", 0.1), surrogates)
     return {threat.attack.name: threat.attack.function for threat in found if threat.server == "adaptive"}
 
 
 def test_mirror_images_are_attacked_besides() -> None:
+    """But for what passes a gate, or holds back: that is always to work both ways."""
     plain, mirrored = threats_of(False), threats_of(True)
     assert not any("mirrored" in name for name in plain)
-    assert set(plain) < set(mirrored)
-    assert set(mirrored) - set(plain) == {
+    always = {
+        f"sladv+mi+di@{through}, mirrored, {what}"
+        for through in ("stale", "ensemble")
+        for what in ("past a gate (0.02)", "past a gate (0.1)", "0.5 of the budget", "0.25 of the budget")
+    }
+    assert set(plain) - set(mirrored) == {name.replace(", mirrored", "") for name in always}
+    assert set(mirrored) - set(plain) == always | {
         "sladv+mi+di@stale, mirrored",
         "sladv+mi+di@checkpoints, mirrored",
         "sladv+mi+di@features, mirrored",
         "sladv+mi@ensemble, mirrored",
         "sladv+mi+di@stale and features, mirrored",
-        "sladv+mi+di@stale, mirrored, past a gate (0.02)",
-        "sladv+mi+di@stale, mirrored, past a gate (0.1)",
     }
 
 
@@ -72,12 +72,22 @@ def test_features_are_those_of_both() -> None:
 
 def test_the_gate_is_to_be_passed_either_way() -> None:
     """The left half of one is the right half of the other: the brighter one counts."""
-    function = threats_of(True)["sladv+mi+di@stale, mirrored, past a gate (0.1)"]
+    functions = threats_of(True)
     x = torch.zeros(2, 1, 8, 8)
     x[0, ..., :4], x[1, ..., 4:] = 0.9, 0.7
-    features, logit = function(x)
+    *features, logit = functions["sladv+mi+di@stale, mirrored, past a gate (0.1)"](x)
     torch.testing.assert_close(logit, torch.tensor([0.4, 0.2]))
-    assert torch.equal(features, torch.cat([x.flatten(1), x.flip(3).flatten(1)], 1))
+    torch.testing.assert_close(tuple(features), functions["sladv+mi+di@stale, mirrored"](x))
+
+
+def test_whoever_holds_back_does_so() -> None:
+    parts = small_parts("adversary.kind=aligned")
+    surrogates = Surrogates({"features": (parts.model.F1, parts.model.F2)}, left_half, False)  # type: ignore[arg-type]
+    found = make_threats(small_config(), parts.target(parts.model.F1), Budget("linf", 0.1), surrogates)
+    budgets = {threat.attack.name: threat.attack.budget.eps for threat in found}
+    assert budgets["sladv+mi+di@stale"] == 0.1
+    assert budgets["sladv+mi+di@stale, 0.5 of the budget"] == pytest.approx(0.05)
+    assert budgets["sladv+mi+di@ensemble, 0.25 of the budget"] == pytest.approx(0.025)
 
 
 def test_whoever_knows_of_a_front_turns_away_from_the_clean_image() -> None:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,12 +15,15 @@ import torch
 
 from splitaudit import cli_sweeps
 from splitaudit.defenses import gate
+from splitaudit.defenses.gate import Gated
+from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.defense_result import read_defense
 from splitaudit.experiments.hardened import load_hardened
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import defend, run
 from splitaudit.experiments.store import RunFolder
+from splitaudit.models.costs import multiply_adds
 from tests.conftest import SMALL, small_config, small_parts, without_timings
 from tests.experiments.test_sweep import TINY, Here
 from tests.test_cli import splitaudit
@@ -43,7 +47,7 @@ SHORT = (
 def gates_that_learn_little() -> Iterator[None]:
     """What they are worth is not what is looked at here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gate, "FEWEST_STEPS", 50)
+        patch.setattr(gate, "STEPS", 50)
         yield
 
 
@@ -124,10 +128,12 @@ def test_a_damaged_result_is_made_again(defended: Path) -> None:
 
 def test_what_a_prediction_takes(defended: Path) -> None:
     """Two models, each of which also sees the mirror image, and a gate; two votes; and what comes before the model.
-    Beside a model as small as this, gate and JPEG count."""
+    Beside a model as small as this, JPEG counts, and the gate for more than that."""
     costs = {name: read_defense(folder_of(name, defended) / "defense.json").cost.prediction for name in NAMES}
-    assert costs["harden"] is not None
-    assert 4 < costs["harden"] < 8
+    gated, image = cast(Mirrored, load_hardened(folder_of("harden", defended))).model, torch.zeros(1, 1, 8, 8)
+    assert isinstance(gated, Gated)
+    stale, gate_alone = (multiply_adds(part, image) for part in (gated.stale, gated.suspicion))
+    assert costs["harden"] == pytest.approx((4 * stale + 2 * gate_alone) / stale)
     assert costs["input-transform"] is not None
     assert 1 < costs["input-transform"] < 1.5
     assert costs["adversarial-training"] == 1

@@ -4,20 +4,23 @@ It has its layers, shadow input layers and its own unlabelled images. In the pla
 stale surrogate makes of each clean image, or the cluster into which that falls.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
+from splitaudit.attacks.objectives import Objective, cosine_shift_from, cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot
-from splitaudit.defenses.evasion import teach_gate
-from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, labels_of_all
-from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
+from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, some_stepped
+from splitaudit.defenses.evasion import new_gate, teach_gate
+from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
+from splitaudit.defenses.gate import Suspicion
 from splitaudit.defenses.harden import settled
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -49,7 +52,7 @@ class Surrogates:
     hardened: dict[str, tuple[nn.Module, nn.Module]]
     """Shadow and server layers, by the targets that they were hardened with; and `WITHIN`, where clients overshoot."""
     suspicion: Suspicion | None
-    """A gate between the stale ones and those of `features`, if the clients have one."""
+    """A gate, if the clients have one."""
     mirrored: bool
     """Whether the clients also look at mirror images."""
 
@@ -61,9 +64,10 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     (cosine: what the attack turns away from). `clusters`: a linear head tells to which of so many clusters of `o2` the
     clean image belongs, and all three are trained on that as the clients train on labels. One crafting, the clients'
     own way, serves both. Where that overshoots the budget, `WITHIN` is hardened as `features` is, on images that do
-    not. Unlike the clients it sees both variants of an image in every epoch. Its batches are smaller in the proportion
-    of its images to `config.images`, and so is its learning rate (linear scaling; Goyal et al., 2017): at the clients'
-    own, batches this small make a surrogate that misleads little.
+    not. Where the clients' images take one more step, so do its own, away from its targets. Unlike the clients it sees
+    both variants of an image in every epoch. Its batches are smaller in the proportion of its images to
+    `config.images`, and so is its learning rate (linear scaling; Goyal et al., 2017): at the clients' own, batches this
+    small make a surrogate that misleads little.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
@@ -73,38 +77,67 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
     head, names = _clustered(features, clusters, runtime)
     variants, surrogates = torch.stack([images, crafted], 1), {}
+    from_features = partial(_stepped, turn_back, _turned_from, config, budget)
     lessons = [
-        ("features", variants, nn.Identity(), features, turn_back),
-        ("clusters", variants, head, names, labels_of_all),
+        ("features", variants, nn.Identity(), features, from_features),
+        ("clusters", variants, head, names, partial(_stepped, labels_of_all, cross_entropy, config, budget)),
     ]
     if config.overshoot > 1:
         within = craft_to_harden(config, stale, images, budget, runtime, "adaptive within the budget")
-        lessons.append((WITHIN, torch.stack([images, within], 1), nn.Identity(), features, turn_back))
+        held_back = config.model_copy(update={"overshoot": 1.0})
+        from_features = partial(_stepped, turn_back, _turned_from, held_back, budget)
+        lessons.append((WITHIN, torch.stack([images, within], 1), nn.Identity(), features, from_features))
     batch_size = max(2, round(config.batch_size * len(images) / config.images))
     learning_rate = config.learning_rate * batch_size / config.batch_size
     config = config.model_copy(update={"batch_size": batch_size, "learning_rate": learning_rate})
     for name, shown, own_head, targets, loss in lessons:
         surrogate = nn.Sequential(deepcopy(side.shadow), deepcopy(side.layers), nn.Flatten(), own_head)
         fine_tune(
-            surrogate, [Share(shown, targets)], loss, config, side.training, runtime, f"adaptive {name}", passes=2
+            surrogate,
+            [Share(shown, targets)],
+            loss,
+            config,
+            side.training,
+            runtime,
+            f"adaptive {name}",
+            passes=2 + config.stepped,
         )
         surrogates[name] = (surrogate[0], surrogate[1])
     if not config.gate:
         return Surrogates(surrogates, None, mirrored)
-    stale_and_hardened = ((side.shadow, side.layers), surrogates["features"])
-    with torch.no_grad():
-        cut_shape = side.shadow(runtime.pixels(images[:1])).shape[1:]
-    with isolated_global_rng(runtime.seed, "adaptive gate"):
-        suspicion = Suspicion([Glimpse(*layers, None, cut_shape) for layers in stale_and_hardened]).eval()
-    runtime.place(suspicion)
-    alone, share = Glimpse(side.shadow, side.layers, None, cut_shape), Share(variants, names)
-    teach_gate(suspicion, alone, [share], told_apart, config, side.training, budget, runtime, "adaptive gate")
+    suspicion = new_gate(images.shape[1], runtime, "adaptive gate")
+    teach_gate(suspicion, stale, [Share(variants, names)], config, side.training, budget, runtime, "adaptive gate")
     return Surrogates(surrogates, suspicion, mirrored)
 
 
 def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torch.Generator) -> Tensor:
     """One minus the cosine between the features of every variant (V, N, C, H, W) and those given (N, D), mean."""
     return 1 - F.cosine_similarity(model(pixels.flatten(0, 1)), features.repeat(len(pixels), 1), dim=1).mean()
+
+
+def _turned_from(features: Tensor) -> Objective:
+    """Turn away from these features (N, D)."""
+    return cosine_shift_from(lambda _x: features)
+
+
+def _stepped(
+    loss: Loss,
+    away: Callable[[Tensor], Objective],
+    config: HardenConfig,
+    budget: Budget,
+    model: Learner,
+    pixels: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """The loss of images (2, N, C, H, W), clean and attacked, of which some take one more step away from targets."""
+    clean, attacked = pixels
+
+    def from_targets(count: int) -> Objective:
+        return away(targets[:count])
+
+    attacked = some_stepped(config, model.settled, clean, attacked, from_targets, budget, generator)
+    return loss(model, torch.stack([clean, attacked]), targets, generator)
 
 
 def _clustered(features: Tensor, clusters: int, runtime: Runtime) -> tuple[nn.Module, Tensor]:

@@ -67,17 +67,18 @@ def cosine_shift_from(reference: Function) -> Objective:
 def unnoticed(weight: float) -> Objective:
     """Turn the features away as `cosine_shift` does, and pass for clean with a detector.
 
-    `function` gives features and the detector's logit (N,) that an image was attacked; the loss is less by `weight`
-    times the detector's cross-entropy for a clean one.
+    `function` gives features, of one or several layers, and last the detector's logit (N,) that an image was attacked;
+    the loss is less by `weight` times the detector's cross-entropy for a clean one.
     """
 
     def objective(function: Function, x: Tensor) -> Loss:
         with torch.no_grad():
-            clean, _ = function(x)
+            *clean, _ = function(x)
 
         def loss(z: Tensor) -> Tensor:
-            features, logit = function(z)
-            return _turned(features, clean) - weight * F.softplus(logit)
+            *features, logit = function(z)
+            turned = [_turned(now, before) for now, before in zip(features, clean, strict=True)]
+            return _added(turned) - weight * F.softplus(logit)
 
         return loss
 

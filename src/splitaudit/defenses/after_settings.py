@@ -38,7 +38,7 @@ class FineTuningConfig(Section):
 class HardenConfig(FineTuningConfig):
     """`harden`: stale-copy adversarial fine-tuning."""
 
-    images: PositiveInt = 24000
+    images: PositiveInt = 16000
     epochs: PositiveInt = 5
     batch_size: int = Field(128, ge=2)
     learning_rate: PositiveFloat = 0.05
@@ -48,8 +48,11 @@ class HardenConfig(FineTuningConfig):
     its label."""
     steps: PositiveInt = 3
     """Of crafting the adversarial images."""
-    overshoot: float = Field(1.0, ge=1)
+    overshoot: float = Field(2.0, ge=1)
     """Budget of the adversarial images, as a multiple of the run's."""
+    stepped: float = Field(0.5, ge=0, le=1)
+    """Share of the adversarial images that take one more step, on the model as it is in its training, within the run's
+    budget."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
     gate: bool = True

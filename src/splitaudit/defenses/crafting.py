@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from splitaudit.attacks import RECIPES, Budget
+from splitaudit.attacks import RECIPES, Budget, craft
+from splitaudit.attacks.gradients import stepping
 from splitaudit.attacks.objectives import Function, Objective, cosine_shift
 from splitaudit.attacks.recipes import generous
-from splitaudit.attacks.starts import gaussian
+from splitaudit.attacks.starts import Start, gaussian
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
@@ -32,10 +33,8 @@ def craft_label_free(
     `name` tells its random draws from others'; `modifiers` are those of attacks' names; `objective` is what grows.
     Raises ConfigError as `Recipe.modified` does.
     """
-    update = "sign" if budget.norm == "linf" else "l2"
-    recipe = (
-        RECIPES["sladv"].modified(modifiers).configured(steps=steps, step_size=generous, start=gaussian, update=update)
-    )
+    recipe = RECIPES["sladv"].modified(modifiers)
+    recipe = recipe.configured(steps=steps, step_size=generous, start=gaussian, update=_update(budget))
     recipe = replace(recipe, objective=objective)
     generator = derive_generator(runtime.seed, "craft", *name)
     return torch.cat(
@@ -67,9 +66,47 @@ def craft_to_harden(
     return made
 
 
+def some_stepped(
+    config: HardenConfig,
+    function: Function,
+    clean: Tensor,
+    attacked: Tensor,
+    objective_of: Callable[[int], Objective],
+    budget: Budget,
+    generator: torch.Generator,
+) -> Tensor:
+    """Adversarial images (N, C, H, W), the first of which, a share of `config.stepped`, are brought back within the
+    budget and take one more step, as long as that, on `function`.
+
+    `objective_of` gives what the first so many images are to increase. What Wong et al. (ICLR 2020) start at random,
+    starts from images that mislead the stale copy.
+    """
+    count = round(config.stepped * len(clean))
+    if count == 0:
+        return attacked
+    x = clean[:count]
+    begun = torch.lerp(x, attacked[:count], 1 / config.overshoot)
+    reached = craft(
+        function,
+        x,
+        objective_of(count),
+        budget=budget,
+        steps=1,
+        step_size=budget.eps,
+        start=Start(lambda point: (begun - point.z) / budget.scale),
+        gradient=stepping(_update(budget)),
+        generator=generator,
+    )
+    return torch.cat([reached, attacked[count:]])
+
+
 def overshot(budget: Budget, config: HardenConfig) -> Budget:
     """The budget of the images that a model is hardened on."""
     return replace(budget, eps=config.overshoot * budget.eps)
+
+
+def _update(budget: Budget) -> str:
+    return "sign" if budget.norm == "linf" else "l2"
 
 
 def to_bytes(pixels: Tensor) -> Tensor:

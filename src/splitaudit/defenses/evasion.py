@@ -1,7 +1,7 @@
 """Showing a gate what passes for clean, too: attackers who expect a gate craft images past one of their own.
 
-The clients do the same beforehand. A first gate looks at the stale layers alone, as any server can; images that mislead
-these and pass it are what the gate that counts learns from, beside those that it would tell easily.
+The clients do the same beforehand. Images that mislead the stale layers and pass a first gate are what the gate that
+counts learns from, beside those that it would tell easily.
 """
 
 import time
@@ -15,8 +15,8 @@ from splitaudit.attacks.objectives import Function, unnoticed
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import craft_to_harden
-from splitaudit.defenses.fine_tuning import Loss, Share
-from splitaudit.defenses.gate import Glimpse, Suspicion, told_apart
+from splitaudit.defenses.fine_tuning import Share
+from splitaudit.defenses.gate import Suspicion
 from splitaudit.defenses.view import Cost
 from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -27,9 +27,8 @@ WEIGHT = 0.1
 
 def teach_gate(
     suspicion: Suspicion,
-    stale: Glimpse,
+    stale: Function,
     shares: Sequence[Share],
-    loss: Loss,
     config: HardenConfig,
     training: TrainingConfig,
     budget: Budget,
@@ -39,16 +38,14 @@ def teach_gate(
     """Train a gate as `Suspicion.learn` does.
 
     With `config.evading_images`, so many of the shares' images are also shown to it attacked within the budget in such
-    a way that they pass a first gate, which sees a `stale` glimpse alone.
+    a way that they turn the `stale` features and pass a first gate.
     """
     if config.evading_images == 0:
-        return suspicion.learn(shares, loss, config, training, runtime, name)
+        return suspicion.learn(shares, config, training, runtime, name)
     some = _some(shares, config.evading_images)
-    with isolated_global_rng(runtime.seed, name, "first"):
-        first = Suspicion([stale]).eval()
-    runtime.place(first)
-    cost = first.learn(some, told_apart, config, training, runtime, f"{name} first")
-    began, function = time.perf_counter(), past(first, runtime)
+    first = new_gate(shares[0].variants.shape[2], runtime, name, "first")
+    cost = first.learn(some, config, training, runtime, f"{name} first")
+    began, function = time.perf_counter(), past(first, stale, runtime)
     evading = [
         craft_to_harden(
             config, function, share.variants[:, 0], budget, runtime, name, number, objective=unnoticed(WEIGHT)
@@ -57,17 +54,26 @@ def teach_gate(
     ]
     cost += Cost(time.perf_counter() - began, config.steps * sum(map(len, evading)))
     shown = [_with_evading(share, made) for share, made in zip(shares, evading, strict=True)]
-    return cost + suspicion.learn(shown, loss, config, training, runtime, name)
+    return cost + suspicion.learn(shown, config, training, runtime, name)
 
 
-def past(suspicion: Suspicion, runtime: Runtime) -> Function:
-    """What attackers look at who want to mislead the first model that a gate looks at, and to pass the gate: of pixels
-    (N, C, H, W), that model's features `o2` (N, D) and the gate's logit (N,)."""
+def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:
+    """Untrained; `name` tells its first weights from others'."""
+    with isolated_global_rng(runtime.seed, *name):
+        suspicion = Suspicion(channels).eval()
+    runtime.place(suspicion)
+    return suspicion
+
+
+def past(suspicion: Suspicion, misled: Function, runtime: Runtime) -> Function:
+    """What attackers look at who want to pass a gate: of pixels (N, C, H, W), features to turn away, and last the
+    gate's logit (N,)."""
 
     def function(x: Tensor) -> tuple[Tensor, ...]:
+        features = misled(x)
         with runtime.autocast():
-            seen, logit = suspicion.look(x)
-        return seen[0].o2.flatten(1).float(), logit
+            logit = suspicion(x)
+        return *(features if isinstance(features, tuple) else (features,)), logit
 
     return function
 

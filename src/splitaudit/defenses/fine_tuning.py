@@ -21,9 +21,6 @@ from splitaudit.learning.state import State
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
-WEAKEST = 0.3
-"""Share of an adversarial perturbation that is trained on at least."""
-
 
 @dataclass(frozen=True)
 class Share:
@@ -70,7 +67,7 @@ def fine_tune(
     runtime: Runtime,
     name: str,
     *,
-    passes: int,
+    passes: float,
 ) -> Cost:
     """Train `model` in place, in eval mode at the end. `name` tells its random draws from others'.
 
@@ -80,7 +77,7 @@ def fine_tune(
     or more.
 
     Args:
-        passes: backward passes of the model that the loss takes for each image, for the bill.
+        passes: backward passes of the model that the loss takes for each image in the mean, for the bill.
     """
     began = time.perf_counter()
     parties = list(enumerate(shares))
@@ -118,7 +115,7 @@ def fine_tune(
             shared, done = total, done + length
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)
-    return Cost(time.perf_counter() - began, seen * passes, _bytes_sent(model, config, len(shares)))
+    return Cost(time.perf_counter() - began, round(seen * passes), _bytes_sent(model, config, len(shares)))
 
 
 def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: torch.Generator) -> Tensor:
@@ -126,20 +123,13 @@ def labels_of_all(model: Learner, pixels: Tensor, labels: Tensor, _generator: to
     return F.cross_entropy(model(pixels.flatten(0, 1)), labels.repeat(len(pixels)))
 
 
-def labels_of_attacked(model: Learner, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of each image in one of its adversarial variants, weakened."""
-    return F.cross_entropy(model(weakened(pixels, generator)), labels)
-
-
-def weakened(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """One of the variants (V, N, C, H, W) but the first for each image, with a share of what it adds to the first.
-
-    Variant and share, from `WEAKEST` to 1, are drawn for each image: attackers may hold back.
-    """
+def weakened(pixels: Tensor, shares: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the variants (V, N, C, H, W) but the first for each image, drawn at random, with a share (N,) of what it
+    adds to the first: attackers may hold back."""
     variants, images = pixels.shape[:2]
     chosen = torch.randint(1, variants, (images,), generator=generator)
-    share = torch.empty(images).uniform_(WEAKEST, 1, generator=generator).to(pixels.device)
-    return torch.lerp(pixels[0], pixels[chosen, torch.arange(images)], share.view(-1, 1, 1, 1))
+    shares = shares.to(pixels.device).view(-1, 1, 1, 1)
+    return torch.lerp(pixels[0], pixels[chosen, torch.arange(images)], shares)
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -2,33 +2,40 @@
 
 Whatever the server learned during the training is about the model as it was. The clients move away from it: they craft
 label-free adversarial images, which may overshoot the budget, on the copy that the server knows its part of, and train
-the whole model on these, weakened to different degrees. Adversarial images of fixed models make for robustness against
-transferred attacks (ensemble adversarial training; Tramer et al., ICLR 2018). What the stale copy says of a clean image
-softens its label, so that the new model stays near it where nobody attacks (Learning without Forgetting; Li & Hoiem,
-ECCV 2016). A gate then leaves to the stale copy what does not look attacked (`gate`, `evasion`). Where mirror images
-show what images show, both are looked at (`mirrored`).
+the whole model on these, weakened to different degrees; some take one more step on the model as it is. Adversarial
+images of fixed models make for robustness against transferred attacks (ensemble adversarial training; Tramer et al.,
+ICLR 2018), those of the model itself against surrogates that are hardened alike (Madry et al., ICLR 2018). What the
+stale copy says of a clean image softens its label, so that the new model stays near it where nobody attacks (Learning
+without Forgetting; Li & Hoiem, ECCV 2016). A gate then leaves to the stale copy what does not look attacked (`gate`,
+`evasion`). Where mirror images show what images show, both are looked at (`mirrored`).
 """
 
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from splitaudit.attacks import Budget
+from splitaudit.attacks.objectives import Objective, cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot
+from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, some_stepped
 from splitaudit.defenses.evasion import teach_gate
-from splitaudit.defenses.fine_tuning import Share, fine_tune, labels_of_attacked
-from splitaudit.defenses.gate import Gated, Glimpse, rightly_said
+from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
+from splitaudit.defenses.gate import Gated
 from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
 from splitaudit.models import SplitModel
 from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
+
+WEAKEST = 0.3
+"""Share of an adversarial perturbation that is trained on at least."""
 
 
 def harden(config: HardenConfig, view: DeliveredView) -> Trained:
@@ -43,29 +50,54 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
         targets = _targets(stale.whole, share, config.stale_labels, runtime)
         shares.append(Share(torch.stack([share.images, crafted], 1), targets))
     cost = Cost(time.perf_counter() - began, config.steps * sum(len(share.targets) for share in shares))
-    cost += fine_tune(hardened.whole, shares, labels_of_attacked, config, view.training, runtime, "harden", passes=1)
+    cost += fine_tune(
+        hardened.whole,
+        shares,
+        partial(labels_of_attacked, config=config, budget=view.budget),
+        config,
+        view.training,
+        runtime,
+        "harden",
+        passes=1 + config.stepped,
+    )
     whole: nn.Module = hardened.whole
     if config.gate:
-        whole, looked = _gated(config, view, stale, hardened, shares)
-        cost += looked
+        whole, learned = _gated(config, view, stale, hardened, shares)
+        cost += learned
     return Trained(Mirrored(whole) if config.mirrored else whole, cost)
 
 
 def _gated(
     config: HardenConfig, view: DeliveredView, stale: SplitModel, hardened: SplitModel, shares: Sequence[Share]
 ) -> tuple[nn.Module, Cost]:
-    """The delivered model and the hardened one behind a gate, which learns from what was trained on, with labels."""
-    runtime, alone = view.runtime, Glimpse(stale.F1, stale.F2, None, stale.cut_shape)
+    """The delivered model and the hardened one behind a gate, which learns from what was trained on."""
+    runtime = view.runtime
     with isolated_global_rng(runtime.seed, "gate"):
-        gated = Gated(deepcopy(stale), hardened).eval().requires_grad_(False)
+        gated = Gated(stale, hardened).eval().requires_grad_(False)
     runtime.place(gated)
-    labelled = [
-        Share(share.variants, F.one_hot(labels_of(own), share.targets.shape[1]).float())
-        for share, own in zip(shares, view.shares, strict=True)
-    ]
-    return gated, teach_gate(
-        gated.suspicion, alone, labelled, rightly_said, config, view.training, view.budget, runtime, "gate"
-    )
+    misled = composed(runtime, stale.F1, stale.F2)
+    return gated, teach_gate(gated.suspicion, misled, shares, config, view.training, view.budget, runtime, "gate")
+
+
+def labels_of_attacked(
+    model: Learner,
+    pixels: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    config: HardenConfig,
+    budget: Budget,
+) -> Tensor:
+    """Cross-entropy of each image (V, N, C, H, W) in one of its adversarial variants, weakened or one step on, with
+    what it is to be taken for (N, classes)."""
+
+    def away(count: int) -> Objective:
+        return cross_entropy(labels[:count].argmax(1))
+
+    shares = torch.empty(len(labels)).uniform_(WEAKEST, 1, generator=generator)
+    shown = weakened(pixels, shares, generator)
+    shown = some_stepped(config, model.settled, pixels[0], shown, away, budget, generator)
+    return F.cross_entropy(model(shown), labels)
 
 
 def settled(config: HardenConfig, training: TrainingConfig) -> HardenConfig:

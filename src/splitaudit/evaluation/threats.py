@@ -27,6 +27,8 @@ FEWER = 5
 """Neighbours of variance tuning: a quarter of the published number, at a quarter of its cost."""
 EVASION = (0.02, 0.1)
 """Weights of passing for clean, beside misleading the model."""
+HELD_BACK = (0.5, 0.25)
+"""Shares of the budget that are less easily noticed."""
 MI, DI = MODIFIERS["mi"], MODIFIERS["di"]
 TUNED = replace(MODIFIERS["vt"], name=f"vt{FEWER}", wrap=partial(variance_tuned, neighbours=FEWER), gradients=1 + FEWER)
 
@@ -73,7 +75,13 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
         first = next(iter(own))
         yield _adaptive(config, budget, [MI, TUNED], first, own[first])
     if surrogates is not None and surrogates.suspicion is not None:
-        yield from _evading(config, budget, surrogates.suspicion, target.runtime, mirrored)
+        misled = {"stale": stale, "ensemble": _together(stale, *own.values())}
+        yield from _evading(config, budget, surrogates.suspicion, misled, target.runtime, mirrored)
+        for through, function in misled.items():
+            name, views = (f"{through}, mirrored", _mirrored(function)) if mirrored else (through, function)
+            for share in HELD_BACK:
+                less = replace(budget, eps=share * budget.eps)
+                yield _adaptive(config, less, [MI, DI], f"{name}, {share:g} of the budget", views)
 
 
 def threats_through(
@@ -111,20 +119,30 @@ def _adaptive(
 
 
 def _evading(
-    config: RunConfig, budget: Budget, suspicion: Suspicion, runtime: Runtime, mirrored: bool
+    config: RunConfig,
+    budget: Budget,
+    suspicion: Suspicion,
+    misled: dict[str, Function],
+    runtime: Runtime,
+    mirrored: bool,
 ) -> Iterator[Threat]:
-    """Through the stale layers, past the server's own gate; and so that the mirror image passes, too."""
+    """Past the server's own gate; so that the mirror image passes, too, if the clients look at it."""
+    for through, function in misled.items():
+        alone = past(suspicion, function, runtime)
+        for weight in EVASION:
+            name = f"{through}{', mirrored' if mirrored else ''}, past a gate ({weight:g})"
+            seen = _past_in_the_mirror(alone) if mirrored else alone
+            yield _adaptive(config, budget, [MI, DI], name, seen, objective=unnoticed(weight))
 
-    alone = past(suspicion, runtime)
+
+def _past_in_the_mirror(alone: Function) -> Function:
+    """What `past` gives of an image and of its mirror image, and the larger of both logits."""
 
     def both(x: Tensor) -> tuple[Tensor, ...]:
-        (features, logit), (other_features, other_logit) = alone(x), alone(x.flip(3))
-        return torch.cat([features, other_features], 1), torch.maximum(logit, other_logit)
+        (*features, logit), (*others, other) = alone(x), alone(x.flip(3))
+        return *features, *others, torch.maximum(logit, other)
 
-    for through, function in {"stale": alone, **({"stale, mirrored": both} if mirrored else {})}.items():
-        for weight in EVASION:
-            name, objective = f"{through}, past a gate ({weight:g})", unnoticed(weight)
-            yield _adaptive(config, budget, [MI, DI], name, function, objective=objective)
+    return both
 
 
 def _together(*functions: Function) -> Function:

@@ -43,6 +43,8 @@ class SplitModel:
     """Output layers: o2 to class scores (N, num_classes)."""
     whole: nn.Module
     """The model as one: F3(F2(F1(x))) equals whole(x) exactly."""
+    image_shape: tuple[int, ...]
+    """Shape of an image."""
     cut_shape: tuple[int, ...]
     """Shape of o1 per sample."""
     feature_shape: tuple[int, ...]
@@ -77,7 +79,7 @@ def build_split_model(
         num_classes=num_classes,
         seed=seed,
     )
-    return SplitModel(F1, parts.F2, parts.F3, whole, tuple(o1.shape[1:]), tuple(o2.shape[1:]))
+    return SplitModel(F1, parts.F2, parts.F3, whole, image_shape, tuple(o1.shape[1:]), tuple(o2.shape[1:]))
 
 
 def check_cuts(config: ModelConfig) -> None:

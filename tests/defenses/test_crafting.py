@@ -1,0 +1,39 @@
+"""One more step on the model as it is: from where the stale copy's image lies, within the budget, for some of them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from splitaudit.attacks import Budget
+from splitaudit.attacks.budget import Norm
+from splitaudit.attacks.objectives import Objective, cross_entropy
+from splitaudit.defenses.after_settings import HardenConfig
+from splitaudit.defenses.crafting import some_stepped
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.4)])
+def test_a_share_steps_on_within_the_budget(norm: Norm, eps: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).requires_grad_(False)
+    clean = torch.rand(8, 3, 4, 4, generator=generator)
+    labels = torch.arange(8) % 3
+    budget, beyond = Budget(norm, eps), Budget(norm, 2 * eps)
+    attacked = beyond.project(clean, clean + torch.randn(clean.shape, generator=generator))
+
+    def away(count: int) -> Objective:
+        return cross_entropy(labels[:count])
+
+    config = HardenConfig(overshoot=2.0, stepped=0.5)
+    reached = some_stepped(config, model, clean, attacked, away, budget, generator)
+    assert torch.equal(reached[4:], attacked[4:])
+    assert (budget.size(reached - clean)[:4] <= eps + 1e-5).all()
+    assert (budget.size(attacked - clean)[:4] > 1.5 * eps).all()
+    begun = torch.lerp(clean, attacked, 0.5)
+
+    def loss(images: Tensor) -> Tensor:
+        return F.cross_entropy(model(images), labels, reduction="none")[:4]
+
+    assert (loss(reached) > loss(begun)).all()
+    none = some_stepped(config.model_copy(update={"stepped": 0.0}), model, clean, attacked, away, budget, generator)
+    assert none is attacked
