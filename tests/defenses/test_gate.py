@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.config import ModelConfig, TrainingConfig
+from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.evasion import new_gate
@@ -75,9 +76,10 @@ def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> N
 
 
 @pytest.mark.parametrize("parties", ["in-turn", "averaged"])
-def test_clients_whose_images_differ_make_one_gate(parties: Parties) -> None:
+def test_clients_whose_images_differ_make_one_gate(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each client's images have a brightness of their own, which varies more than what an attack changes; and the
     training has no momentum."""
+    monkeypatch.setattr(gate, "STEPS", 500)
     generator = torch.Generator().manual_seed(0)
     shares = []
     for client in range(4):
