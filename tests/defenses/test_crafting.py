@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
 from splitaudit.attacks.budget import Norm
-from splitaudit.attacks.objectives import Objective, cross_entropy
+from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import some_stepped
 
@@ -21,11 +21,8 @@ def test_a_share_steps_on_within_the_budget(norm: Norm, eps: float) -> None:
     budget, beyond = Budget(norm, eps), Budget(norm, 2 * eps)
     attacked = beyond.project(clean, clean + torch.randn(clean.shape, generator=generator))
 
-    def away(count: int) -> Objective:
-        return cross_entropy(labels[:count])
-
     config = HardenConfig(overshoot=2.0, stepped=0.5)
-    reached = some_stepped(config, model, clean, attacked, away, budget, generator)
+    reached = some_stepped(config, model, clean, attacked, cross_entropy, labels, budget, generator)
     assert torch.equal(reached[4:], attacked[4:])
     assert (budget.size(reached - clean)[:4] <= eps + 1e-5).all()
     assert (budget.size(attacked - clean)[:4] > 1.5 * eps).all()
@@ -35,5 +32,6 @@ def test_a_share_steps_on_within_the_budget(norm: Norm, eps: float) -> None:
         return F.cross_entropy(model(images), labels, reduction="none")[:4]
 
     assert (loss(reached) > loss(begun)).all()
-    none = some_stepped(config.model_copy(update={"stepped": 0.0}), model, clean, attacked, away, budget, generator)
+    nobody = config.model_copy(update={"stepped": 0.0})
+    none = some_stepped(nobody, model, clean, attacked, cross_entropy, labels, budget, generator)
     assert none is attacked

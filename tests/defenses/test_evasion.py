@@ -11,9 +11,9 @@ from splitaudit.config import TrainingConfig
 from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_label_free, craft_to_harden, overshot
-from splitaudit.defenses.evasion import _some, _with_evading, new_gate, past, teach_gate
+from splitaudit.defenses.evasion import _some, _with_evading, past, teach_gate
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import Suspicion
+from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.experiments.parts import Parts
 from tests.defenses.delivered import view_of
 

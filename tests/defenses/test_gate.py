@@ -12,9 +12,8 @@ from splitaudit.config import ModelConfig, TrainingConfig
 from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
-from splitaudit.defenses.evasion import new_gate
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import FAINTEST, Gated, told_apart
+from splitaudit.defenses.gate import FAINTEST, Gated, new_gate, told_apart
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model

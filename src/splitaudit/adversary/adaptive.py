@@ -18,9 +18,9 @@ from splitaudit.attacks.objectives import Objective, cosine_shift_from, cross_en
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, some_stepped
-from splitaudit.defenses.evasion import new_gate, teach_gate
+from splitaudit.defenses.evasion import teach_gate
 from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
-from splitaudit.defenses.gate import Suspicion
+from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.harden import settled
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -132,11 +132,7 @@ def _stepped(
 ) -> Tensor:
     """The loss of images (2, N, C, H, W), clean and attacked, of which some take one more step away from targets."""
     clean, attacked = pixels
-
-    def from_targets(count: int) -> Objective:
-        return away(targets[:count])
-
-    attacked = some_stepped(config, model.settled, clean, attacked, from_targets, budget, generator)
+    attacked = some_stepped(config, model.settled, clean, attacked, away, targets, budget, generator)
     return loss(model, torch.stack([clean, attacked]), targets, generator)
 
 

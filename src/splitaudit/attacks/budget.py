@@ -30,6 +30,11 @@ class Budget:
         """The largest change this allows a pixel in [0, 1]."""
         return min(1.0, float(self.eps * torch.as_tensor(self.scale).max()))
 
+    @property
+    def steepest(self) -> Literal["sign", "l2"]:
+        """The update that climbs steepest within the norm."""
+        return "sign" if self.norm == "linf" else "l2"
+
     def cube(self, x: Tensor) -> float:
         """Half the side, in `eps`'s unit, of the largest cube in the ball around images (N, C, H, W)."""
         return self.eps if self.norm == "linf" else self.eps / x[0].numel() ** 0.5

@@ -152,7 +152,7 @@ class Recipe:
             steps=steps,
             step_size=self.step_size(budget, steps),
             start=self.start,
-            gradient=stepping(self.update or ("sign" if budget.norm == "linf" else "l2"), combined(self.modifiers)),
+            gradient=stepping(self.update or budget.steepest, combined(self.modifiers)),
             generator=generator,
             restarts=self.restarts,
         )

@@ -96,7 +96,7 @@ def _craft(
         steps=steps,
         step_size=generous(budget, steps),
         start=start,
-        gradient=stepping("sign" if budget.norm == "linf" else "l2"),
+        gradient=stepping(budget.steepest),
         generator=generator,
     )
 

@@ -34,7 +34,7 @@ def craft_label_free(
     Raises ConfigError as `Recipe.modified` does.
     """
     recipe = RECIPES["sladv"].modified(modifiers)
-    recipe = recipe.configured(steps=steps, step_size=generous, start=gaussian, update=_update(budget))
+    recipe = recipe.configured(steps=steps, step_size=generous, start=gaussian, update=budget.steepest)
     recipe = replace(recipe, objective=objective)
     generator = derive_generator(runtime.seed, "craft", *name)
     return torch.cat(
@@ -71,15 +71,16 @@ def some_stepped(
     function: Function,
     clean: Tensor,
     attacked: Tensor,
-    objective_of: Callable[[int], Objective],
+    away: Callable[[Tensor], Objective],
+    targets: Tensor,
     budget: Budget,
     generator: torch.Generator,
 ) -> Tensor:
     """Adversarial images (N, C, H, W), the first of which, a share of `config.stepped`, are brought back within the
     budget and take one more step, as long as that, on `function`.
 
-    `objective_of` gives what the first so many images are to increase. What Wong et al. (ICLR 2020) start at random,
-    starts from images that mislead the stale copy.
+    `away` makes an objective of targets (N, ...), what images are to be turned away from. What Wong et al. (ICLR 2020)
+    start at random, starts from images that mislead the stale copy.
     """
     count = round(config.stepped * len(clean))
     if count == 0:
@@ -89,12 +90,12 @@ def some_stepped(
     reached = craft(
         function,
         x,
-        objective_of(count),
+        away(targets[:count]),
         budget=budget,
         steps=1,
         step_size=budget.eps,
         start=Start(lambda point: (begun - point.z) / budget.scale),
-        gradient=stepping(_update(budget)),
+        gradient=stepping(budget.steepest),
         generator=generator,
     )
     return torch.cat([reached, attacked[count:]])
@@ -103,10 +104,6 @@ def some_stepped(
 def overshot(budget: Budget, config: HardenConfig) -> Budget:
     """The budget of the images that a model is hardened on."""
     return replace(budget, eps=config.overshoot * budget.eps)
-
-
-def _update(budget: Budget) -> str:
-    return "sign" if budget.norm == "linf" else "l2"
 
 
 def to_bytes(pixels: Tensor) -> Tensor:

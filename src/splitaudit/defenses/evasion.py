@@ -16,9 +16,8 @@ from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import craft_to_harden
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import Suspicion
+from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.view import Cost
-from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
 
 WEIGHT = 0.1
@@ -55,14 +54,6 @@ def teach_gate(
     cost += Cost(time.perf_counter() - began, config.steps * sum(map(len, evading)))
     shown = [_with_evading(share, made) for share, made in zip(shares, evading, strict=True)]
     return cost + suspicion.learn(shown, config, training, runtime, name)
-
-
-def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:
-    """Untrained; `name` tells its first weights from others'."""
-    with isolated_global_rng(runtime.seed, *name):
-        suspicion = Suspicion(channels).eval()
-    runtime.place(suspicion)
-    return suspicion
 
 
 def past(suspicion: Suspicion, misled: Function, runtime: Runtime) -> Function:

@@ -18,6 +18,7 @@ from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.view import Cost
 from splitaudit.models import SplitModel
+from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
 
 CHANNELS = (16, 32, 64)
@@ -64,6 +65,14 @@ class Suspicion(nn.Module):
         config = config.model_copy(update={"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE})
         training = training.model_copy(update={"momentum": MOMENTUM, "nesterov": True, "augment": "crop_flip"})
         return fine_tune(self, shares, told_apart, config, training, runtime, name, passes=0)
+
+
+def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:
+    """Untrained; `name` tells its first weights from others'."""
+    with isolated_global_rng(runtime.seed, *name):
+        suspicion = Suspicion(channels).eval()
+    runtime.place(suspicion)
+    return suspicion
 
 
 class Gated(nn.Module):

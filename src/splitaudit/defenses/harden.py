@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
-from splitaudit.attacks.objectives import Objective, cross_entropy
+from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
@@ -91,12 +91,9 @@ def labels_of_attacked(
     """Cross-entropy of each image (V, N, C, H, W) in one of its adversarial variants, weakened or one step on, with
     what it is to be taken for (N, classes)."""
 
-    def away(count: int) -> Objective:
-        return cross_entropy(labels[:count].argmax(1))
-
     shares = torch.empty(len(labels)).uniform_(WEAKEST, 1, generator=generator)
     shown = weakened(pixels, shares, generator)
-    shown = some_stepped(config, model.settled, pixels[0], shown, away, budget, generator)
+    shown = some_stepped(config, model.settled, pixels[0], shown, cross_entropy, labels.argmax(1), budget, generator)
     return F.cross_entropy(model(shown), labels)
 
 

@@ -57,6 +57,7 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
     stale = target.attacked(target.aligned, target.model.F2)
     own = {} if surrogates is None else {name: target.attacked(*layers) for name, layers in surrogates.hardened.items()}
     before = [target.attacked(target.aligned, layers) for layers in target.earlier]
+    every = _together(stale, *own.values())
     mirrored = surrogates is not None and surrogates.mirrored
     for also, seen in {"": _as_it_is, **({", mirrored": _mirrored} if mirrored else {})}.items():
         yield _adaptive(config, budget, [MI, DI], f"stale{also}", seen(stale))
@@ -67,7 +68,6 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
             both = _together(stale, function)
             yield _adaptive(config, budget, [MI, DI], f"stale and {name}{also}", seen(both))
         if own:
-            every = _together(stale, *own.values())
             yield _adaptive(config, budget, [MI], f"ensemble{also}", seen(every), long_steps=True)
     for name, function in own.items():
         yield _adaptive(config, budget, [], name, function)
@@ -75,7 +75,7 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
         first = next(iter(own))
         yield _adaptive(config, budget, [MI, TUNED], first, own[first])
     if surrogates is not None and surrogates.suspicion is not None:
-        misled = {"stale": stale, "ensemble": _together(stale, *own.values())}
+        misled = {"stale": stale, "ensemble": every}
         yield from _evading(config, budget, surrogates.suspicion, misled, target.runtime, mirrored)
         for through, function in misled.items():
             name, views = (f"{through}, mirrored", _mirrored(function)) if mirrored else (through, function)

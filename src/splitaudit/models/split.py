@@ -44,7 +44,7 @@ class SplitModel:
     whole: nn.Module
     """The model as one: F3(F2(F1(x))) equals whole(x) exactly."""
     image_shape: tuple[int, ...]
-    """Shape of an image."""
+    """Channels, height and width of an image."""
     cut_shape: tuple[int, ...]
     """Shape of o1 per sample."""
     feature_shape: tuple[int, ...]
