@@ -9,7 +9,7 @@ from splitaudit.attacks import Budget
 from splitaudit.attacks.budget import Norm
 from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import some_stepped
+from splitaudit.defenses.crafting import overshot, some_stepped
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.4)])
@@ -35,3 +35,8 @@ def test_a_share_steps_on_within_the_budget(norm: Norm, eps: float) -> None:
     nobody = config.model_copy(update={"stepped": 0.0})
     none = some_stepped(nobody, model, clean, attacked, cross_entropy, labels, budget, generator)
     assert none is attacked
+
+
+def test_what_a_model_is_hardened_on_goes_beyond_the_budget() -> None:
+    budget = overshot(Budget("linf", 0.1, scale=0.5), HardenConfig(overshoot=1.5))
+    assert budget.eps_pixels == pytest.approx(0.075)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from splitaudit.adversary.adaptive import Surrogates
 from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import Function, cosine_shift
-from splitaudit.evaluation.threats import _mirrored, make_threats, threats_through
+from splitaudit.evaluation.attack import Attack
+from splitaudit.evaluation.threats import EVASION, _mirrored, make_threats, threats_through
 from tests.conftest import small_config, small_parts
 
 
@@ -19,12 +20,16 @@ def left_half(x: Tensor) -> Tensor:
     return x[..., : x.shape[3] // 2].mean((1, 2, 3)) - 0.5
 
 
-def threats_of(mirrored: bool) -> dict[str, Function]:
+def attacks_of(mirrored: bool) -> dict[str, Attack]:
     parts = small_parts("adversary.kind=aligned")
     target = replace(parts.target(parts.model.F1), earlier=(deepcopy(parts.model.F2),))
     surrogates = Surrogates({"features": (parts.model.F1, parts.model.F2)}, left_half, mirrored)  # type: ignore[arg-type]
     found = make_threats(small_config(), target, Budget("linf", 0.1), surrogates)
-    return {threat.attack.name: threat.attack.function for threat in found if threat.server == "adaptive"}
+    return {threat.attack.name: threat.attack for threat in found if threat.server == "adaptive"}
+
+
+def threats_of(mirrored: bool) -> dict[str, Function]:
+    return {name: attack.function for name, attack in attacks_of(mirrored).items()}
 
 
 def test_mirror_images_are_attacked_besides() -> None:
@@ -80,11 +85,21 @@ def test_the_gate_is_to_be_passed_either_way() -> None:
     torch.testing.assert_close(tuple(features), functions["sladv+mi+di@stale, mirrored"](x))
 
 
+@pytest.mark.parametrize("through", ["stale", "ensemble"])
+def test_what_is_to_pass_the_gate_passes_it_more_easily(through: str) -> None:
+    attacks = attacks_of(False)
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def suspected(name: str) -> Tensor:
+        return left_half(attacks[name].perturb(x, torch.zeros(4).long(), torch.Generator().manual_seed(0)))
+
+    weakly, strongly = (suspected(f"sladv+mi+di@{through}, past a gate ({weight:g})") for weight in EVASION)
+    assert (strongly < suspected("sladv+mi+di@stale")).all()
+    assert strongly.mean() < weakly.mean()
+
+
 def test_whoever_holds_back_does_so() -> None:
-    parts = small_parts("adversary.kind=aligned")
-    surrogates = Surrogates({"features": (parts.model.F1, parts.model.F2)}, left_half, False)  # type: ignore[arg-type]
-    found = make_threats(small_config(), parts.target(parts.model.F1), Budget("linf", 0.1), surrogates)
-    budgets = {threat.attack.name: threat.attack.budget.eps for threat in found}
+    budgets = {name: attack.budget.eps for name, attack in attacks_of(False).items()}
     assert budgets["sladv+mi+di@stale"] == 0.1
     assert budgets["sladv+mi+di@stale, 0.5 of the budget"] == pytest.approx(0.05)
     assert budgets["sladv+mi+di@ensemble, 0.25 of the budget"] == pytest.approx(0.025)

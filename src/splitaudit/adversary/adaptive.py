@@ -18,7 +18,6 @@ from splitaudit.attacks.objectives import Objective, cosine_shift_from, cross_en
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, some_stepped
-from splitaudit.defenses.evasion import teach_gate
 from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.harden import settled
@@ -106,7 +105,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     if not config.gate:
         return Surrogates(surrogates, None, mirrored)
     suspicion = new_gate(images.shape[1], runtime, "adaptive gate")
-    teach_gate(suspicion, stale, [Share(variants, names)], config, side.training, budget, runtime, "adaptive gate")
+    suspicion.learn([Share(variants, names)], config, side.training, runtime, "adaptive gate")
     return Surrogates(surrogates, suspicion, mirrored)
 
 

@@ -2,15 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from splitaudit.errors import ConfigError
 from splitaudit.section import Section
@@ -57,9 +49,6 @@ class HardenConfig(FineTuningConfig):
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
     gate: bool = True
     """Leave to the delivered model what does not look attacked. Every prediction then takes both models."""
-    evading_images: NonNegativeInt = 0
-    """Of `images`, over all clients, those that are also crafted past a first gate, to show the gate (all, if there are
-    fewer)."""
     mirrored: bool | None = None
     """Predict the mean for each image and its mirror image, at twice the cost. null: if the training mirrors images
     (`training.augment: crop_flip`)."""
@@ -75,14 +64,6 @@ class HardenConfig(FineTuningConfig):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return names
-
-    @model_validator(mode="after")
-    def _evasion_is_shown_to_a_gate(self) -> Self:
-        if self.evading_images > 0 and not self.gate:
-            raise ValueError(
-                f"evading_images is {self.evading_images}, but there is no gate to show them: set gate: true"
-            )
-        return self
 
 
 class AdversarialTrainingConfig(FineTuningConfig):

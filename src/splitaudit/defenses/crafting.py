@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from splitaudit.attacks import RECIPES, Budget, craft
 from splitaudit.attacks.gradients import stepping
-from splitaudit.attacks.objectives import Function, Objective, cosine_shift
+from splitaudit.attacks.objectives import Function, Objective
 from splitaudit.attacks.recipes import generous
 from splitaudit.attacks.starts import Start, gaussian
 from splitaudit.defenses.after_settings import HardenConfig
@@ -26,16 +26,14 @@ def craft_label_free(
     runtime: Runtime,
     *name: object,
     modifiers: Sequence[str] = (),
-    objective: Objective = cosine_shift,
 ) -> Tensor:
     """SLADV on `function` with so many steps, of uint8 images (N, C, H, W); rounded to bytes again.
 
-    `name` tells its random draws from others'; `modifiers` are those of attacks' names; `objective` is what grows.
+    `name` tells its random draws from others'; `modifiers` are those of attacks' names.
     Raises ConfigError as `Recipe.modified` does.
     """
     recipe = RECIPES["sladv"].modified(modifiers)
     recipe = recipe.configured(steps=steps, step_size=generous, start=gaussian, update=budget.steepest)
-    recipe = replace(recipe, objective=objective)
     generator = derive_generator(runtime.seed, "craft", *name)
     return torch.cat(
         [
@@ -46,13 +44,7 @@ def craft_label_free(
 
 
 def craft_to_harden(
-    config: HardenConfig,
-    function: Function,
-    images: Tensor,
-    budget: Budget,
-    runtime: Runtime,
-    *name: object,
-    objective: Objective = cosine_shift,
+    config: HardenConfig, function: Function, images: Tensor, budget: Budget, runtime: Runtime, *name: object
 ) -> Tensor:
     """Adversarial images (N, C, H, W) as `harden` learns from them: every second one is made with the modifiers, since
     servers may use them, or not."""
@@ -61,7 +53,7 @@ def craft_to_harden(
         own = images[first::2]
         if len(own) > 0:
             made[first::2] = craft_label_free(
-                function, own, budget, config.steps, runtime, *name, first, modifiers=modifiers, objective=objective
+                function, own, budget, config.steps, runtime, *name, first, modifiers=modifiers
             )
     return made
 

@@ -6,8 +6,8 @@ the whole model on these, weakened to different degrees; some take one more step
 images of fixed models make for robustness against transferred attacks (ensemble adversarial training; Tramer et al.,
 ICLR 2018), those of the model itself against surrogates that are hardened alike (Madry et al., ICLR 2018). What the
 stale copy says of a clean image softens its label, so that the new model stays near it where nobody attacks (Learning
-without Forgetting; Li & Hoiem, ECCV 2016). A gate then leaves to the stale copy what does not look attacked (`gate`,
-`evasion`). Where mirror images show what images show, both are looked at (`mirrored`).
+without Forgetting; Li & Hoiem, ECCV 2016). A gate then leaves to the stale copy what does not look attacked (`gate`).
+Where mirror images show what images show, both are looked at (`mirrored`).
 """
 
 import time
@@ -25,7 +25,6 @@ from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, some_stepped
-from splitaudit.defenses.evasion import teach_gate
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.gate import Gated
 from splitaudit.defenses.mirrored import Mirrored
@@ -75,8 +74,7 @@ def _gated(
     with isolated_global_rng(runtime.seed, "gate"):
         gated = Gated(stale, hardened).eval().requires_grad_(False)
     runtime.place(gated)
-    misled = composed(runtime, stale.F1, stale.F2)
-    return gated, teach_gate(gated.suspicion, misled, shares, config, view.training, view.budget, runtime, "gate")
+    return gated, gated.suspicion.learn(shares, config, view.training, runtime, "gate")
 
 
 def labels_of_attacked(

@@ -14,7 +14,6 @@ from splitaudit.attacks.gradients import averaged, variance_tuned
 from splitaudit.attacks.modifiers import MODIFIERS, Modifier
 from splitaudit.attacks.objectives import Function, Objective, cosine_shift, cosine_shift_from, unnoticed
 from splitaudit.config import RunConfig
-from splitaudit.defenses.evasion import past
 from splitaudit.defenses.gate import Suspicion
 from splitaudit.evaluation.attack import Attack, configured, make_attack
 from splitaudit.evaluation.target import Target
@@ -128,15 +127,27 @@ def _evading(
 ) -> Iterator[Threat]:
     """Past the server's own gate; so that the mirror image passes, too, if the clients look at it."""
     for through, function in misled.items():
-        alone = past(suspicion, function, runtime)
+        alone = _past(suspicion, function, runtime)
         for weight in EVASION:
             name = f"{through}{', mirrored' if mirrored else ''}, past a gate ({weight:g})"
             seen = _past_in_the_mirror(alone) if mirrored else alone
             yield _adaptive(config, budget, [MI, DI], name, seen, objective=unnoticed(weight))
 
 
+def _past(suspicion: Suspicion, misled: Function, runtime: Runtime) -> Function:
+    """Features to turn away, and last the gate's logit (N,), of pixels (N, C, H, W)."""
+
+    def function(x: Tensor) -> tuple[Tensor, ...]:
+        features = misled(x)
+        with runtime.autocast():
+            logit = suspicion(x)
+        return *(features if isinstance(features, tuple) else (features,)), logit
+
+    return function
+
+
 def _past_in_the_mirror(alone: Function) -> Function:
-    """What `past` gives of an image and of its mirror image, and the larger of both logits."""
+    """What `_past` gives of an image and of its mirror image, and the larger of both logits."""
 
     def both(x: Tensor) -> tuple[Tensor, ...]:
         (*features, logit), (*others, other) = alone(x), alone(x.flip(3))
