@@ -1,9 +1,13 @@
 """The linear maps of the rules against the libraries that do the same more slowly."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.fft
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
@@ -12,6 +16,9 @@ from splitaudit.attacks.transforms import (
     along_axes,
     dct_matrix,
     diverse,
+    grey,
+    in_blocks,
+    projected,
     shrink_matrices,
     smaller,
     smoothing_matrix,
@@ -99,6 +106,29 @@ def test_translation_invariance_smooths_the_gradient() -> None:
     here = point(x)
     expected = along_axes(here.gradient_at(x), smoothing_matrix(8, 5), smoothing_matrix(12, 5))
     torch.testing.assert_close(translation_invariant(kernel=5)()(here), expected)
+
+
+@pytest.mark.parametrize("onto", [grey, partial(in_blocks, side=2)])
+def test_a_projection_keeps_what_is_of_its_kind_and_takes_the_rest(onto: Callable[[Tensor], Tensor]) -> None:
+    """Orthogonally: twice is once, and nothing of that kind is left in what it took."""
+    x = torch.rand(2, 3, 8, 6, dtype=torch.float64)
+    here = point(x)
+    direction = projected(onto=onto)()(here)
+    torch.testing.assert_close(direction, onto(here.gradient_at(x)))
+    torch.testing.assert_close(onto(direction), direction)
+    torch.testing.assert_close(onto(here.gradient_at(x) - direction), torch.zeros_like(x))
+
+
+def test_what_is_alike() -> None:
+    """Blocks at the far edges are cut off by them."""
+    x = torch.rand(2, 3, 5, 7)
+    assert torch.equal(grey(x)[:, 0], grey(x)[:, 2])
+    torch.testing.assert_close(grey(x)[:, 1], x.mean(1))
+    blocks = in_blocks(x, 4)
+    assert blocks.shape == x.shape
+    torch.testing.assert_close(blocks[:, :, 3, 3], x[:, :, :4, :4].mean((2, 3)))
+    torch.testing.assert_close(blocks[:, :, 4, 6], x[:, :, 4:, 4:].mean((2, 3)))
+    assert torch.equal(in_blocks(x, 1), x)
 
 
 def test_spectrum_noise_is_in_pixels_and_its_mask_is_per_coefficient() -> None:

@@ -7,13 +7,16 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from splitaudit.attacks import Budget
+from splitaudit.attacks.budget import Norm
 from splitaudit.config import ModelConfig, TrainingConfig
 from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import FAINTEST, Gated, new_gate, told_apart
+from splitaudit.defenses.gate import FAINTEST, Gated, disguised, new_gate, told_apart
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model
@@ -62,7 +65,7 @@ def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> N
     before = {name: tensor.clone() for name, tensor in gated.state_dict().items()}
     config = HardenConfig()
     variants = Share(torch.stack([share.images, crafted], 1), torch.zeros(len(crafted)))
-    cost = gated.suspicion.learn([variants], config, TrainingConfig(), parts.runtime, "gate")
+    cost = gated.suspicion.learn([variants], view.budget, config, TrainingConfig(), parts.runtime, "gate")
     assert cost.gradient_evaluations == 0
     changed = {name for name, tensor in gated.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if name.startswith("suspicion.")}
@@ -90,11 +93,50 @@ def test_clients_whose_images_differ_make_one_gate(parties: Parties, monkeypatch
     runtime = Runtime(torch.device("cpu"), "float32", 0)
     suspicion = new_gate(1, runtime, "gate")
     config, training = HardenConfig(parties=parties), TrainingConfig(momentum=0.0)
-    suspicion.learn(shares, config, training, runtime, "gate")
+    suspicion.learn(shares, Budget("linf", 0.1), config, training, runtime, "gate")
     clean, found = (torch.cat([share.variants[:, which] for share in shares]) / 255 for which in (0, 1))
     with torch.no_grad():
         assert float((suspicion(clean) < 0).float().mean()) > 0.9
         assert float((suspicion(found) > 0).float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_is_shown_in_disguise_keeps_its_size(norm: Norm) -> None:
+    """Half is the same in all colours, the rest as it was."""
+    generator = torch.Generator().manual_seed(0)
+    added, budget = torch.randn(3000, 3, 4, 4, generator=generator), Budget(norm, 0.1, scale=0.5)
+    shown = disguised(added, budget, generator)
+    torch.testing.assert_close(budget.size(shown), budget.size(added))
+    alike = ((shown - shown[:, :1]).abs() < 1e-6).flatten(1).all(1)
+    assert float(alike.float().mean()) == pytest.approx(1 / 2, abs=0.03)
+    assert torch.equal(shown[~alike], added[~alike])
+    assert (F.cosine_similarity(shown[alike].mean(1).flatten(1), added[alike].mean(1).flatten(1)) > 0.5).all()
+
+
+def test_a_gate_is_not_passed_by_what_is_the_same_in_all_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of smooth colours and a grain that is the same in all of them, as plain attacks are not."""
+    monkeypatch.setattr(gate, "STEPS", 500)
+    generator = torch.Generator().manual_seed(0)
+
+    def smooth(n: int) -> Tensor:
+        coarse = 60 + 135 * torch.rand(n, 3, 4, 4, generator=generator)
+        grain = 8 * torch.randn(n, 1, 16, 16, generator=generator)
+        return F.interpolate(coarse, scale_factor=4, mode="bilinear") + grain
+
+    def signs(*shape: int) -> Tensor:
+        return 20 * torch.randn(shape, generator=generator).sign()
+
+    images = smooth(600)
+    variants = torch.stack([images, images + signs(600, 3, 16, 16)], 1).clamp(0, 255).byte()
+    suspicion = new_gate(3, Runtime(torch.device("cpu"), "float32", 0), "gate")
+    budget, runtime = Budget("linf", 0.1), Runtime(torch.device("cpu"), "float32", 0)
+    suspicion.learn([Share(variants, torch.zeros(600))], budget, HardenConfig(), TrainingConfig(), runtime, "gate")
+    clean = smooth(200)
+    with torch.no_grad():
+        assert float((suspicion(clean.byte() / 255) < 0).float().mean()) > 0.9
+        for other in (signs(200, 1, 16, 16), signs(200, 3, 16, 16)):
+            found = suspicion((clean + other).clamp(0, 255).byte() / 255)
+            assert float((found > 0).float().mean()) > 0.9
 
 
 def test_the_gate_also_learns_from_attacks_that_hold_back() -> None:
@@ -107,7 +149,7 @@ def test_the_gate_also_learns_from_attacks_that_hold_back() -> None:
 
     pixels = torch.stack([torch.zeros(2000, 1, 2, 2), torch.ones(2000, 1, 2, 2)])
     generator = torch.Generator().manual_seed(0)
-    loss = told_apart(looks, pixels, torch.zeros(2000), generator)  # type: ignore[arg-type]
+    loss = told_apart(looks, pixels, torch.zeros(2000), generator, budget=Budget("linf", 0.1))  # type: ignore[arg-type]
     assert float(loss) == pytest.approx(math.log(2))
     as_it_is, attacked = shown[0].chunk(2)
     assert torch.equal(as_it_is, pixels[0])

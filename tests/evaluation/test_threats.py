@@ -33,13 +33,15 @@ def threats_of(mirrored: bool) -> dict[str, Function]:
 
 
 def test_mirror_images_are_attacked_besides() -> None:
-    """But for what passes a gate, or holds back: that is always to work both ways."""
+    """But for what passes a gate, holds back, or looks otherwise: that is always to work both ways."""
     plain, mirrored = threats_of(False), threats_of(True)
     assert not any("mirrored" in name for name in plain)
     always = {
         f"sladv+mi+di@{through}, mirrored, {what}"
         for through in ("stale", "ensemble")
         for what in ("past a gate (0.02)", "past a gate (0.1)", "0.5 of the budget", "0.25 of the budget")
+    } | {
+        f"sladv+mi+di+{guise}@{through}, mirrored" for through in ("stale", "ensemble") for guise in ("grey", "blocks")
     }
     assert set(plain) - set(mirrored) == {name.replace(", mirrored", "") for name in always}
     assert set(mirrored) - set(plain) == always | {

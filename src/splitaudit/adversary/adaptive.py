@@ -105,7 +105,7 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     if not config.gate:
         return Surrogates(surrogates, None, mirrored)
     suspicion = new_gate(images.shape[1], runtime, "adaptive gate")
-    suspicion.learn([Share(variants, names)], config, side.training, runtime, "adaptive gate")
+    suspicion.learn([Share(variants, names)], budget, config, side.training, runtime, "adaptive gate")
     return Surrogates(surrogates, suspicion, mirrored)
 
 

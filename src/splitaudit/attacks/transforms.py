@@ -1,6 +1,7 @@
-"""Gradient rules that look at transformed images or smooth the gradient: spectrum, diversity, translation invariance.
+"""Gradient rules that look at transformed images or change the gradient: spectrum, diversity, translation invariance,
+and perturbations that are alike in all colours or in blocks.
 
-Each is a linear map along the two axes of an image, `rows @ image @ columns.T`, so each is two small matrix products.
+The first three are linear maps along the two axes of an image, `rows @ image @ columns.T`: two small matrix products.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 import scipy.fft
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from splitaudit.attacks.gradients import GradientRule, Point, Rule, plain
 
@@ -79,6 +81,29 @@ def translation_invariant(rule: GradientRule = plain, *, kernel: int = 15) -> Gr
         return smoothed
 
     return fresh
+
+
+def projected(rule: GradientRule = plain, *, onto: Callable[[Tensor], Tensor]) -> GradientRule:
+    """Directions of `rule`, projected (`grey`, `in_blocks`): what they add to images is of that kind.
+    Costs what `rule` costs."""
+
+    def fresh() -> Rule:
+        direction_at = rule()
+        return lambda point: onto(direction_at(point))
+
+    return fresh
+
+
+def grey(x: Tensor) -> Tensor:
+    """The mean over the colours of (N, C, H, W), for each of them."""
+    return x.mean(1, keepdim=True).expand_as(x)
+
+
+def in_blocks(x: Tensor, side: int) -> Tensor:
+    """The mean over each square of (N, C, H, W), so many pixels wide, or what the image has of it at its far edges."""
+    means = F.avg_pool2d(x, side, ceil_mode=True)
+    filled = means.repeat_interleave(side, 2).repeat_interleave(side, 3)
+    return filled[..., : x.shape[2], : x.shape[3]]
 
 
 def _at_other_images(rule: GradientRule, gradient_of: Callable[[Point], Callable[[Tensor], Tensor]]) -> GradientRule:

@@ -30,7 +30,7 @@ class FineTuningConfig(Section):
 class HardenConfig(FineTuningConfig):
     """`harden`: stale-copy adversarial fine-tuning."""
 
-    images: PositiveInt = 20000
+    images: PositiveInt = 22000
     epochs: PositiveInt = 5
     batch_size: int = Field(128, ge=2)
     learning_rate: PositiveFloat = 0.1
@@ -42,7 +42,7 @@ class HardenConfig(FineTuningConfig):
     """Of crafting the adversarial images."""
     overshoot: float = Field(2.0, ge=1)
     """Budget of the adversarial images, as a multiple of the run's."""
-    stepped: float = Field(0.4, ge=0, le=1)
+    stepped: float = Field(0.2, ge=0, le=1)
     """Share of the adversarial images that take one more step, on the model as it is in its training, within the run's
     budget."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")

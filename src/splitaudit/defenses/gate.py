@@ -8,11 +8,15 @@ of two experts (Jacobs et al., Neural Computation 1991).
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from splitaudit.attacks import Budget
+from splitaudit.attacks.gradients import UPDATES
+from splitaudit.attacks.transforms import grey
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
@@ -52,11 +56,19 @@ class Suspicion(nn.Module):
         return logit
 
     def learn(
-        self, shares: Sequence[Share], config: FineTuningConfig, training: TrainingConfig, runtime: Runtime, name: str
+        self,
+        shares: Sequence[Share],
+        budget: Budget,
+        config: FineTuningConfig,
+        training: TrainingConfig,
+        runtime: Runtime,
+        name: str,
     ) -> Cost:
-        """Train it to tell images as they are from their other variants, weakened; in eval mode at the end.
+        """Train it to tell images as they are from their other variants, disguised and weakened; in eval mode at the
+        end.
 
-        All are cropped and mirrored: what was added is as telling then. `config.parties` says how the shares take part.
+        All are cropped and mirrored: what was added is as telling then. `config.parties` says how the shares take part,
+        `budget` which norm attacks go by.
         Its passes are no backward passes of the model.
         """
         batches = [max(1, round(len(share.targets) / BATCH_SIZE)) for share in shares]
@@ -64,7 +76,8 @@ class Suspicion(nn.Module):
         epochs = min(MOST_EPOCHS, math.ceil(STEPS / in_an_epoch))
         config = config.model_copy(update={"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE})
         training = training.model_copy(update={"momentum": MOMENTUM, "nesterov": True, "augment": "crop_flip"})
-        return fine_tune(self, shares, told_apart, config, training, runtime, name, passes=0)
+        loss = partial(told_apart, budget=budget)
+        return fine_tune(self, shares, loss, config, training, runtime, name, passes=0)
 
 
 def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:
@@ -92,9 +105,24 @@ class Gated(nn.Module):
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 
-def told_apart(suspicion: Learner, pixels: Tensor, _targets: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of telling images as they are from one of their other variants each (V, N, C, H, W), weakened."""
+def told_apart(
+    suspicion: Learner, pixels: Tensor, _targets: Tensor, generator: torch.Generator, *, budget: Budget
+) -> Tensor:
+    """Cross-entropy of telling images as they are from one of their other variants each (V, N, C, H, W), disguised and
+    weakened."""
     shares = FAINTEST ** torch.rand(pixels.shape[1], generator=generator)
-    logits = suspicion(torch.cat([pixels[0], weakened(pixels, shares, generator)]))
+    added = disguised(weakened(pixels, shares, generator) - pixels[0], budget, generator)
+    logits = suspicion(torch.cat([pixels[0], (pixels[0] + added).clamp(0, 1)]))
     attacked = torch.tensor([0.0, 1.0]).to(logits).repeat_interleave(pixels.shape[1])
     return F.binary_cross_entropy_with_logits(logits, attacked)
+
+
+def disguised(added: Tensor, budget: Budget, generator: torch.Generator) -> Tensor:
+    """Perturbations (N, C, H, W), of which half become the same in all colours, as large in the budget's norm.
+
+    Neighbouring pixels of photographs differ less in colour than in brightness, so a gate that sees only what plain
+    attacks add looks at colours, and is passed by what has none.
+    """
+    chosen = (torch.rand(len(added), generator=generator) < 0.5).to(added.device)
+    size = budget.size(added).view(-1, 1, 1, 1) * budget.scale
+    return torch.where(chosen.view(-1, 1, 1, 1), UPDATES[budget.steepest](grey(added)) * size, added)

@@ -74,7 +74,7 @@ def _gated(
     with isolated_global_rng(runtime.seed, "gate"):
         gated = Gated(stale, hardened).eval().requires_grad_(False)
     runtime.place(gated)
-    return gated, gated.suspicion.learn(shares, config, view.training, runtime, "gate")
+    return gated, gated.suspicion.learn(shares, view.budget, config, view.training, runtime, "gate")
 
 
 def labels_of_attacked(

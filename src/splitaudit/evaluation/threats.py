@@ -13,6 +13,7 @@ from splitaudit.attacks import RECIPES, Budget
 from splitaudit.attacks.gradients import averaged, variance_tuned
 from splitaudit.attacks.modifiers import MODIFIERS, Modifier
 from splitaudit.attacks.objectives import Function, Objective, cosine_shift, cosine_shift_from, unnoticed
+from splitaudit.attacks.transforms import grey, in_blocks, projected
 from splitaudit.config import RunConfig
 from splitaudit.defenses.gate import Suspicion
 from splitaudit.evaluation.attack import Attack, configured, make_attack
@@ -29,6 +30,16 @@ EVASION = (0.02, 0.1)
 HELD_BACK = (0.5, 0.25)
 """Shares of the budget that are less easily noticed."""
 MI, DI = MODIFIERS["mi"], MODIFIERS["di"]
+GUISES = (
+    Modifier("grey", "the same in all colours", "SplitAudit", partial(projected, onto=grey)),
+    Modifier(
+        "blocks",
+        "the same in blocks of 2 x 2 pixels",
+        "SplitAudit",
+        partial(projected, onto=partial(in_blocks, side=2)),
+    ),
+)
+"""Perturbations that look unlike plain ones."""
 TUNED = replace(MODIFIERS["vt"], name=f"vt{FEWER}", wrap=partial(variance_tuned, neighbours=FEWER), gradients=1 + FEWER)
 
 ANCHORED: dict[Server, str] = {"published": "sladv", "aligned": "aligned", "true-input": "sladv-true-input"}
@@ -78,6 +89,8 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
         yield from _evading(config, budget, surrogates.suspicion, misled, target.runtime, mirrored)
         for through, function in misled.items():
             name, views = (f"{through}, mirrored", _mirrored(function)) if mirrored else (through, function)
+            for guise in GUISES:
+                yield _adaptive(config, budget, [MI, DI, guise], name, views)
             for share in HELD_BACK:
                 less = replace(budget, eps=share * budget.eps)
                 yield _adaptive(config, less, [MI, DI], f"{name}, {share:g} of the budget", views)
