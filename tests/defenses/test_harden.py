@@ -40,7 +40,7 @@ def test_attacks_on_the_stale_copy_lose_their_hold(parts: Parts) -> None:
     assert lost > 0.2
     assert accuracy(hardened.model, parts, crafted) > accuracy(stale, parts, crafted) + 0.25 * lost
     assert accuracy(hardened.model, parts, test) > accuracy(stale, parts, test) - 0.05
-    assert hardened.cost.gradient_evaluations == 1000 * (3 + 6 * 1.5)  # the gate's are not counted
+    assert hardened.cost.gradient_evaluations == 1000 * (3 + 6 * (1 + settings.stepped))  # the gate's are not counted
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_labels_count_as_much_as_they_are_to(stale_labels: float, same: bool, pa
 def test_one_client_sends_nothing(parts: Parts) -> None:
     settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, parties="alone")
     cost = harden(settings, view_of(parts, settings)).cost
-    assert cost.gradient_evaluations == 50 * (3 + 1.5)
+    assert cost.gradient_evaluations == 50 * (3 + 1 + settings.stepped)
     assert cost.traffic_bytes == 0
 
 
