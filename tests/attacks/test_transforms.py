@@ -18,7 +18,7 @@ from splitaudit.attacks.transforms import (
     diverse,
     grey,
     in_blocks,
-    projected,
+    mapped,
     shrink_matrices,
     smaller,
     smoothing_matrix,
@@ -113,7 +113,7 @@ def test_a_projection_keeps_what_is_of_its_kind_and_takes_the_rest(onto: Callabl
     """Orthogonally: twice is once, and nothing of that kind is left in what it took."""
     x = torch.rand(2, 3, 8, 6, dtype=torch.float64)
     here = point(x)
-    direction = projected(onto=onto)()(here)
+    direction = mapped(by=onto)()(here)
     torch.testing.assert_close(direction, onto(here.gradient_at(x)))
     torch.testing.assert_close(onto(direction), direction)
     torch.testing.assert_close(onto(here.gradient_at(x) - direction), torch.zeros_like(x))

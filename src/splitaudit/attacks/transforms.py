@@ -70,26 +70,20 @@ def translation_invariant(rule: GradientRule = plain, *, kernel: int = 15) -> Gr
     `kernel` pixels wide, or for a smaller image the largest odd number that it holds. Costs what `rule` costs.
     """
 
-    def fresh() -> Rule:
-        direction_at = rule()
+    def smoothed(direction: Tensor) -> Tensor:
+        rows, columns = (smoothing_matrix(n, kernel).to(direction) for n in direction.shape[2:])
+        return along_axes(direction, rows, columns)
 
-        def smoothed(point: Point) -> Tensor:
-            direction = direction_at(point)
-            rows, columns = (smoothing_matrix(n, kernel).to(direction) for n in direction.shape[2:])
-            return along_axes(direction, rows, columns)
-
-        return smoothed
-
-    return fresh
+    return mapped(rule, by=smoothed)
 
 
-def projected(rule: GradientRule = plain, *, onto: Callable[[Tensor], Tensor]) -> GradientRule:
-    """Directions of `rule`, projected (`grey`, `in_blocks`): what they add to images is of that kind.
+def mapped(rule: GradientRule = plain, *, by: Callable[[Tensor], Tensor]) -> GradientRule:
+    """Directions of `rule`, changed: `by` a projection (`grey`, `in_blocks`), what they add to images is of that kind.
     Costs what `rule` costs."""
 
     def fresh() -> Rule:
         direction_at = rule()
-        return lambda point: onto(direction_at(point))
+        return lambda point: by(direction_at(point))
 
     return fresh
 

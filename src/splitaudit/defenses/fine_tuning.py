@@ -25,17 +25,16 @@ from splitaudit.runtime import Runtime
 @dataclass(frozen=True)
 class Share:
     """What one party trains on: images, each in several variants that are cropped and mirrored alike, the clean one
-    first; or what else is known of each variant, as it is."""
+    first."""
 
     variants: Tensor
-    """uint8 (n, V, C, H, W), or of a floating type (n, V, ...)."""
+    """uint8 (n, V, C, H, W)."""
     targets: Tensor
     """(n, ...): labels, or what else the loss compares with."""
 
 
 class Learner:
-    """The model as a loss sees it: pixels (N, C, H, W), or what else it is trained on, to float32, in the training's
-    precision."""
+    """The model as a loss sees it: pixels (N, C, H, W) to float32, in the training's precision."""
 
     def __init__(self, layers: TrainedLayers, iteration: int) -> None:
         self._layers, self._iteration = layers, iteration
@@ -54,8 +53,7 @@ class Learner:
 
 
 Loss = Callable[[Learner, Tensor, Tensor, torch.Generator], Tensor]
-"""From the model, pixels (V, N, C, H, W) or what else is known of the variants (V, N, ...), targets (N, ...) and a
-generator to a scalar."""
+"""From the model, pixels of the variants (V, N, C, H, W), targets (N, ...) and a generator to a scalar."""
 
 
 def fine_tune(
@@ -159,9 +157,7 @@ def _bytes_sent(model: nn.Module, config: FineTuningConfig, parties: int) -> int
 
 
 def _pixels(variants: Tensor, training: TrainingConfig, runtime: Runtime, generator: torch.Generator) -> Tensor:
-    """A batch uint8 (N, V, C, H, W) as pixels (V, N, C, H, W), augmented as in the training; others in float32."""
-    if variants.is_floating_point():
-        return variants.transpose(0, 1).to(runtime.device, torch.float32)
+    """A batch uint8 (N, V, C, H, W) as pixels (V, N, C, H, W), augmented as in the training."""
     count, views = variants.shape[:2]
     stacked = variants.flatten(1, 2)
     if training.augment == "crop_flip":

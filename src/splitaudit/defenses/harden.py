@@ -88,7 +88,6 @@ def labels_of_attacked(
 ) -> Tensor:
     """Cross-entropy of each image (V, N, C, H, W) in one of its adversarial variants, weakened or one step on, with
     what it is to be taken for (N, classes)."""
-
     shares = torch.empty(len(labels)).uniform_(WEAKEST, 1, generator=generator)
     shown = weakened(pixels, shares, generator)
     shown = some_stepped(config, model.settled, pixels[0], shown, cross_entropy, labels.argmax(1), budget, generator)

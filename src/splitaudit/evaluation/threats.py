@@ -13,7 +13,7 @@ from splitaudit.attacks import RECIPES, Budget
 from splitaudit.attacks.gradients import averaged, variance_tuned
 from splitaudit.attacks.modifiers import MODIFIERS, Modifier
 from splitaudit.attacks.objectives import Function, Objective, cosine_shift, cosine_shift_from, unnoticed
-from splitaudit.attacks.transforms import grey, in_blocks, projected
+from splitaudit.attacks.transforms import grey, in_blocks, mapped
 from splitaudit.config import RunConfig
 from splitaudit.defenses.gate import Suspicion
 from splitaudit.evaluation.attack import Attack, configured, make_attack
@@ -31,12 +31,12 @@ HELD_BACK = (0.5, 0.25)
 """Shares of the budget that are less easily noticed."""
 MI, DI = MODIFIERS["mi"], MODIFIERS["di"]
 GUISES = (
-    Modifier("grey", "the same in all colours", "SplitAudit", partial(projected, onto=grey)),
+    Modifier("grey", "the same in all colours", "SplitAudit", partial(mapped, by=grey)),
     Modifier(
         "blocks",
         "the same in blocks of 2 x 2 pixels",
         "SplitAudit",
-        partial(projected, onto=partial(in_blocks, side=2)),
+        partial(mapped, by=partial(in_blocks, side=2)),
     ),
 )
 """Perturbations that look unlike plain ones."""
