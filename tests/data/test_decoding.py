@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from splitaudit.data.decoding import decode_images
 from splitaudit.errors import DataError
@@ -39,6 +39,16 @@ def test_jpeg_is_as_pillow_decodes_it(pixels: Any) -> None:
     data = encode(pixels(1)[0], "JPEG")
     expected = np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1)
     assert np.array_equal(decode([data])[0][0].numpy(), expected)
+
+
+def test_a_photograph_taken_sideways_stands_upright(pixels: Any) -> None:
+    upright = Image.fromarray(pixels(1, 5, 7)[0])
+    orientation = Image.Exif()
+    orientation[ExifTags.Base.Orientation] = 8  # to be shown turned by 90 degrees against the clock
+    sideways = saved(upright.transpose(Image.Transpose.ROTATE_270), "PNG", exif=orientation)
+    decoded, notes = decode([sideways, saved(upright, "PNG")])
+    assert torch.equal(decoded[0], decoded[1])
+    assert notes == ()
 
 
 def test_if_one_image_is_rgb_all_are(pixels: Any) -> None:
