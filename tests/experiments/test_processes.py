@@ -38,7 +38,7 @@ def trained_both_ways(home: Path, *overrides: str) -> list[RunFolder]:
 def test_as_in_one_process(tmp_path: Path) -> None:
     """Also what the adversary has learned and recorded through its view of the exchanges, and what the clients notice,
     which travels with their layers."""
-    names = "splitguard, faint-steps, trapezoid, gradient-decomposition, scrutinizer, splitout"
+    names = "splitguard, faint-steps, trapezoid, gradient-decomposition, scrutinizer, splitout, nopeek, noise"
     watching = (f"defense.during=[{names}]", "defense.calibration.iterations=60", "defense.splitguard.warm_up=0")
     one, many = (folder.read_metrics() for folder in trained_both_ways(tmp_path, *TAMPERING, *watching))
     assert one[-1]["detectors"]

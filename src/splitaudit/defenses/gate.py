@@ -94,10 +94,9 @@ class Gated(nn.Module):
     The share of the second is the probability that the image was attacked, as the gate sees it.
     """
 
-    def __init__(self, stale: SplitModel, hardened: SplitModel) -> None:
+    def __init__(self, stale: SplitModel, hardened: SplitModel, suspicion: Suspicion) -> None:
         super().__init__()
-        self.stale, self.hardened = stale.whole, hardened.whole
-        self.suspicion = Suspicion(stale.image_shape[0])
+        self.stale, self.hardened, self.suspicion = stale.whole, hardened.whole, suspicion
 
     def forward(self, images: Tensor) -> Tensor:
         stale, hardened = (model(images).float().softmax(1) for model in (self.stale, self.hardened))

@@ -11,7 +11,7 @@ Where mirror images show what images show, both are looked at (`mirrored`).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
@@ -26,11 +26,10 @@ from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, some_stepped
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
-from splitaudit.defenses.gate import Gated
+from splitaudit.defenses.gate import Gated, Suspicion, new_gate
 from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
 from splitaudit.models import SplitModel
-from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
 
 WEAKEST = 0.3
@@ -61,20 +60,10 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     )
     whole: nn.Module = hardened.whole
     if config.gate:
-        whole, learned = _gated(config, view, stale, hardened, shares)
-        cost += learned
+        suspicion = new_gate(stale.image_shape[0], view.runtime, "gate")
+        cost += suspicion.learn(shares, view.budget, config, view.training, view.runtime, "gate")
+        whole = Gated(stale, hardened, suspicion).eval().requires_grad_(False)
     return Trained(Mirrored(whole) if config.mirrored else whole, cost)
-
-
-def _gated(
-    config: HardenConfig, view: DeliveredView, stale: SplitModel, hardened: SplitModel, shares: Sequence[Share]
-) -> tuple[nn.Module, Cost]:
-    """The delivered model and the hardened one behind a gate, which learns from what was trained on."""
-    runtime = view.runtime
-    with isolated_global_rng(runtime.seed, "gate"):
-        gated = Gated(stale, hardened).eval().requires_grad_(False)
-    runtime.place(gated)
-    return gated, gated.suspicion.learn(shares, view.budget, config, view.training, runtime, "gate")
 
 
 def labels_of_attacked(
@@ -103,7 +92,8 @@ def settled(config: HardenConfig, training: TrainingConfig) -> HardenConfig:
 
 def hardened_network(config: HardenConfig, build: Callable[[], SplitModel]) -> nn.Module:
     """A model of the kind that `harden` gives, untrained, from settled settings."""
-    whole = Gated(build(), build()) if config.gate else build().whole
+    model = build()
+    whole = Gated(build(), model, Suspicion(model.image_shape[0])) if config.gate else model.whole
     return Mirrored(whole) if config.mirrored else whole
 
 

@@ -97,11 +97,6 @@ class DefenseResult(_Part):
     command: str
     """What applies this defence to this run."""
 
-    @property
-    def robust_accuracy(self) -> float:
-        """Under the best of all attacks of servers that are no oracles: the least over them."""
-        return min((s.accuracy for s in self.servers if s.knowledge == "server"), default=self.attacked_clean)
-
 
 def read_defense(path: Path) -> DefenseResult:
     """Read a `defense.json`. Raises RunError when it is none."""
