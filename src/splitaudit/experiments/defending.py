@@ -2,7 +2,7 @@
 
 defenses/harden-<hash>/config.yaml        the run's config, with the settings of this defence
                        model.safetensors  what the clients use from now on
-                       load.py            five lines that load it
+                       load.py            loads it
                        defense.json       what it cost, and what it is worth
 """
 

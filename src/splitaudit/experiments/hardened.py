@@ -1,4 +1,4 @@
-"""The model that a defence left, as files: safetensors that say what they are, and five lines that load them."""
+"""The model that a defence left, as files: safetensors that say what they are, and a loader."""
 
 import json
 from functools import partial
