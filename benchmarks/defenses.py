@@ -11,8 +11,9 @@ The servers, which take half of it, are absent where `benchmarks.passive --witho
 Gradient evaluations, counted in images, have no such company.
 
 The adaptive server expects each variant of `harden` by its own settings; to other defences, `harden` as configured, and
-also where `--amounts` of it differ. What is crafted through layers aligned with images of other sources meets the same
-defended model. With `--held-out`, training images that nobody holds take the place of test images: to choose by.
+also where `--amounts` of it differ. What is crafted through layers aligned with images of the sources `--aligned-also`,
+of as many images as `evaluation.images`, meets the same defended model. With `--held-out`, training images that nobody
+holds take the place of test images: to choose by.
 """
 
 import json
@@ -32,9 +33,10 @@ from splitaudit.data import ImageSet
 from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.after_settings import AfterDefense, HardenConfig
 from splitaudit.evaluation.attack import make_attack
-from splitaudit.evaluation.audit import make_budget
+from splitaudit.evaluation.audit import attacked_images, make_budget
 from splitaudit.evaluation.defended import Crafted, craft_threats, score_servers
 from splitaudit.evaluation.defense_result import DefenseResult, ServerResult
+from splitaudit.evaluation.measure import Clean, measure_clean
 from splitaudit.evaluation.threats import Threat
 from splitaudit.experiments.alignment import obtain_aligned
 from splitaudit.experiments.measuring_defenses import Bench, set_up
@@ -109,8 +111,8 @@ def measure(bench: Bench, trial: Trial) -> tuple[nn.Module, DefenseResult]:
     return runtime.place(whole), result.model_copy(update={"name": trial.label})
 
 
-def craft_aligned(bench: Bench, passive: Passive, cache: Path) -> list[Crafted]:
-    """What the aligned server of another `passive` crafts of the same images."""
+def craft_aligned(bench: Bench, passive: Passive, clean: Clean, cache: Path) -> list[Crafted]:
+    """What the aligned server of another `passive` crafts of these images."""
     config, parts, reporter = bench.config, passive.parts, Reporter()
     assert parts.adversary is not None
     aligned, _ = obtain_aligned(
@@ -118,7 +120,7 @@ def craft_aligned(bench: Bench, passive: Passive, cache: Path) -> list[Crafted]:
     )
     target = replace(bench.target, aligned=aligned)
     threat = Threat("aligned", make_attack("aligned", config, target, make_budget(config, target.model)))
-    return craft_threats([threat], target, bench.clean, config.evaluation.batch_size, parts.runtime, reporter.say)
+    return craft_threats([threat], target, clean, config.evaluation.batch_size, parts.runtime, reporter.say)
 
 
 def describe(result: DefenseResult, others: Mapping[str, ServerResult]) -> str:
@@ -153,7 +155,12 @@ def main() -> None:
     parser.add_argument("--tested", type=int, default=0, help="images of the clean accuracy; 0 for all test images")
     parser.add_argument("--source", default="tiny-imagenet", help="of the server's images")
     parser.add_argument("--images", type=int, default=4096, help="of the server")
-    parser.add_argument("--aligned-also", nargs="*", default=[], help="other sources, for the aligned server alone")
+    parser.add_argument(
+        "--aligned-also",
+        nargs="*",
+        default=[],
+        help="sources, for the aligned server alone, which then attacks `evaluation.images`",
+    )
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     options.overrides.append("defense.after=[]")
@@ -172,11 +179,14 @@ def main() -> None:
                 benches[expected(trial.guess)] = make_bench(passive, trial.guess, options.judged, test, cache)
             bench = benches[expected(trial.guess)]
             model, result = measure(bench, trial)
-            for source in options.aligned_also if not others else ():
-                other = load_passive(config, "depth1", source, options.images, folder)
-                others[source] = craft_aligned(bench, other, folder.path / "depth1")
             batch_size = bench.config.evaluation.batch_size
-            found = {s: score_servers(model, crafted, bench.clean, batch_size)[0] for s, crafted in others.items()}
+            if options.aligned_also and not others:
+                many = test.subset(torch.arange(attacked_images(config, len(test))))
+                clean = measure_clean(bench.target, many, batch_size, bench.target.runtime)
+                for source in options.aligned_also:
+                    other = load_passive(config, "depth1", source, options.images, folder)
+                    others[source] = craft_aligned(bench, other, clean, folder.path / "depth1")
+            found = {s: score_servers(model, crafted, clean, batch_size)[0] for s, crafted in others.items()}
             print(f"seed {config.runtime.seed}, {describe(result, found)}", flush=True)
             also = {source: server.model_dump(mode="json") for source, server in found.items()}
             rows.append({**result.model_dump(mode="json"), "aligned_also": also})

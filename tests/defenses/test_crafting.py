@@ -9,7 +9,7 @@ from splitaudit.attacks import Budget
 from splitaudit.attacks.budget import Norm
 from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import overshot, some_stepped
+from splitaudit.defenses.crafting import disguised, overshot, some_stepped
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.4)])
@@ -40,3 +40,26 @@ def test_a_share_steps_on_within_the_budget(norm: Norm, eps: float) -> None:
 def test_what_a_model_is_hardened_on_goes_beyond_the_budget() -> None:
     budget = overshot(Budget("linf", 0.1, scale=0.5), HardenConfig(overshoot=1.5))
     assert budget.eps_pixels == pytest.approx(0.075)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_is_shown_in_disguise_keeps_its_size(norm: Norm) -> None:
+    """A share is the same in all colours, the rest as it was."""
+    generator = torch.Generator().manual_seed(0)
+    added = 0.1 * torch.rand(3000, 3, 4, 4, generator=generator) - 0.05
+    clean, budget = torch.full_like(added, 0.5), Budget(norm, 0.1, scale=0.5)
+    shown = disguised(clean, clean + added, 0.3, budget, generator) - clean
+    torch.testing.assert_close(budget.size(shown), budget.size(added))
+    alike = ((shown - shown[:, :1]).abs() < 1e-6).flatten(1).all(1)
+    assert float(alike.float().mean()) == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(shown[~alike], added[~alike])
+    assert (F.cosine_similarity(shown[alike].mean(1).flatten(1), added[alike].mean(1).flatten(1)) > 0.5).all()
+
+
+def test_disguised_images_are_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, attacked = torch.rand(2, 50, 3, 4, 4, generator=generator)
+    shown = disguised(clean, attacked, 1.0, Budget("linf", 0.1), generator)
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+    assert not torch.equal(shown, attacked)

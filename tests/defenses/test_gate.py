@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
-from splitaudit.attacks.budget import Norm
 from splitaudit.config import ModelConfig, TrainingConfig
 from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import FAINTEST, Gated, Suspicion, disguised, new_gate, told_apart
+from splitaudit.defenses.gate import FAINTEST, Gated, Suspicion, new_gate, told_apart
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model
@@ -98,19 +97,6 @@ def test_clients_whose_images_differ_make_one_gate(parties: Parties, monkeypatch
     with torch.no_grad():
         assert float((suspicion(clean) < 0).float().mean()) > 0.9
         assert float((suspicion(found) > 0).float().mean()) > 0.9
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_what_is_shown_in_disguise_keeps_its_size(norm: Norm) -> None:
-    """Half is the same in all colours, the rest as it was."""
-    generator = torch.Generator().manual_seed(0)
-    added, budget = torch.randn(3000, 3, 4, 4, generator=generator), Budget(norm, 0.1, scale=0.5)
-    shown = disguised(added, budget, generator)
-    torch.testing.assert_close(budget.size(shown), budget.size(added))
-    alike = ((shown - shown[:, :1]).abs() < 1e-6).flatten(1).all(1)
-    assert float(alike.float().mean()) == pytest.approx(1 / 2, abs=0.03)
-    assert torch.equal(shown[~alike], added[~alike])
-    assert (F.cosine_similarity(shown[alike].mean(1).flatten(1), added[alike].mean(1).flatten(1)) > 0.5).all()
 
 
 def test_a_gate_is_not_passed_by_what_is_the_same_in_all_colours(monkeypatch: pytest.MonkeyPatch) -> None:

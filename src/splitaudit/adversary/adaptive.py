@@ -17,7 +17,7 @@ from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import Objective, cosine_shift_from, cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, some_stepped
+from splitaudit.defenses.crafting import BATCH, GREY, composed, craft_to_harden, disguised, overshot, some_stepped
 from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.harden import settled
@@ -129,8 +129,9 @@ def _stepped(
     targets: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """The loss of images (2, N, C, H, W), clean and attacked, of which some take one more step away from targets."""
+    """The loss of images (2, N, C, H, W), clean and attacked, as the clients see these but for their strength."""
     clean, attacked = pixels
+    attacked = disguised(clean, attacked, GREY, budget, generator)
     attacked = some_stepped(config, model.settled, clean, attacked, away, targets, budget, generator)
     return loss(model, torch.stack([clean, attacked]), targets, generator)
 

@@ -7,15 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.attacks import RECIPES, Budget, craft
-from splitaudit.attacks.gradients import stepping
+from splitaudit.attacks.gradients import UPDATES, stepping
 from splitaudit.attacks.objectives import Function, Objective
 from splitaudit.attacks.recipes import generous
 from splitaudit.attacks.starts import Start, gaussian
+from splitaudit.attacks.transforms import grey
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
 BATCH = 128
+GREY = 0.3
+"""Share of the adversarial images to harden on that are the same in all colours."""
 
 
 def craft_label_free(
@@ -91,6 +94,15 @@ def some_stepped(
         generator=generator,
     )
     return torch.cat([reached, attacked[count:]])
+
+
+def disguised(clean: Tensor, attacked: Tensor, share: float, budget: Budget, generator: torch.Generator) -> Tensor:
+    """Adversarial images (N, C, H, W) in [0, 1], of which about such a share has perturbations that are the same in all
+    colours, as large in the budget's norm: attackers may leave the colours out."""
+    added = attacked - clean
+    chosen = (torch.rand(len(added), generator=generator) < share).to(added.device).view(-1, 1, 1, 1)
+    size = budget.size(added).view(-1, 1, 1, 1) * budget.scale
+    return (clean + torch.where(chosen, UPDATES[budget.steepest](grey(added)) * size, added)).clamp(0, 1)
 
 
 def overshot(budget: Budget, config: HardenConfig) -> Budget:

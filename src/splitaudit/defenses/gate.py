@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
-from splitaudit.attacks.gradients import UPDATES
-from splitaudit.attacks.transforms import grey
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import FineTuningConfig
+from splitaudit.defenses.crafting import disguised
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.view import Cost
 from splitaudit.models import SplitModel
@@ -30,6 +29,10 @@ CHANNELS = (16, 32, 64)
 BATCH_SIZE, LEARNING_RATE, MOMENTUM = 32, 0.1, 0.9
 FAINTEST = 0.1
 """Share of a perturbation that the gate is shown at least: attackers may hold back. Shares are drawn log-uniformly."""
+GREY = 0.5
+"""Share of what it is shown as attacked that is the same in all colours: neighbouring pixels of photographs differ less
+in colour than in brightness, so a gate that sees only what plain attacks add looks at colours, and is passed by what
+has none."""
 STEPS, MOST_EPOCHS = 2000, 60
 """Of training the gate: as many epochs as take so many steps, but no more where images are few: it would know them."""
 
@@ -110,18 +113,7 @@ def told_apart(
     """Cross-entropy of telling images as they are from one of their other variants each (V, N, C, H, W), disguised and
     weakened."""
     shares = FAINTEST ** torch.rand(pixels.shape[1], generator=generator)
-    added = disguised(weakened(pixels, shares, generator) - pixels[0], budget, generator)
-    logits = suspicion(torch.cat([pixels[0], (pixels[0] + added).clamp(0, 1)]))
+    shown = disguised(pixels[0], weakened(pixels, shares, generator), GREY, budget, generator)
+    logits = suspicion(torch.cat([pixels[0], shown]))
     attacked = torch.tensor([0.0, 1.0]).to(logits).repeat_interleave(pixels.shape[1])
     return F.binary_cross_entropy_with_logits(logits, attacked)
-
-
-def disguised(added: Tensor, budget: Budget, generator: torch.Generator) -> Tensor:
-    """Perturbations (N, C, H, W), of which half become the same in all colours, as large in the budget's norm.
-
-    Neighbouring pixels of photographs differ less in colour than in brightness, so a gate that sees only what plain
-    attacks add looks at colours, and is passed by what has none.
-    """
-    chosen = (torch.rand(len(added), generator=generator) < 0.5).to(added.device)
-    size = budget.size(added).view(-1, 1, 1, 1) * budget.scale
-    return torch.where(chosen.view(-1, 1, 1, 1), UPDATES[budget.steepest](grey(added)) * size, added)
