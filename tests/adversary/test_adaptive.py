@@ -8,7 +8,7 @@ from splitaudit.adversary import own_runtime
 from splitaudit.adversary.adaptive import WITHIN, ServerSide, _clustered, _stepped, _turned_from, make_surrogates
 from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import composed, craft_label_free
+from splitaudit.defenses.crafting import GREY, composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
 from splitaudit.runtime import Runtime
 from tests.conftest import TRAINED, small_parts
@@ -69,8 +69,11 @@ def test_where_clients_overshoot_another_surrogate_does_not(overshoot: float, na
     assert furthest == pytest.approx([0.1 * overshoot] * 2 + [0.1] * (len(names) - 2), abs=1 / 255)
 
 
-def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_for() -> None:
+def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As the clients' do: of the attacked ones a share, within the budget."""
+    monkeypatch.setattr("splitaudit.adversary.adaptive.GREY", 0.0)
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 6)).requires_grad_(False)
     clean = torch.rand(8, 3, 4, 4, generator=generator)
@@ -94,6 +97,27 @@ def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_f
     begun = torch.lerp(clean, attacked, 0.5)
     near, nearer = (torch.cosine_similarity(network(x), features, dim=1)[:4] for x in (reached, begun))
     assert (near < nearer).all()
+
+
+def test_some_of_its_own_attacks_have_no_colours() -> None:
+    """As the clients' do."""
+    generator, shown = torch.Generator().manual_seed(0), []
+    clean = torch.full((2000, 3, 4, 4), 0.5)
+    attacked = clean + 0.1 * torch.randn(clean.shape, generator=generator).sign()
+
+    def loss(_model: object, pixels: Tensor, _targets: Tensor, _generator: torch.Generator) -> Tensor:
+        shown.append(pixels)
+        return pixels.sum()
+
+    class Settled:
+        settled = nn.Identity()
+
+    pixels, config = torch.stack([clean, attacked]), HardenConfig(stepped=0.0)
+    _stepped(loss, _turned_from, config, Budget("linf", 0.1), Settled(), pixels, clean, generator)  # type: ignore[arg-type]
+    added = shown[0][1] - clean
+    alike = (added == added[:, :1]).flatten(1).all(1)
+    assert float(alike.float().mean()) == pytest.approx(GREY, abs=0.03)
+    torch.testing.assert_close(added[~alike], (attacked - clean)[~alike])
 
 
 def test_the_head_names_the_nearest_centre() -> None:
