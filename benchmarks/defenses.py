@@ -111,8 +111,8 @@ def measure(bench: Bench, trial: Trial) -> tuple[nn.Module, DefenseResult]:
     return runtime.place(whole), result.model_copy(update={"name": trial.label})
 
 
-def craft_aligned(bench: Bench, passive: Passive, clean: Clean, cache: Path) -> list[Crafted]:
-    """What the aligned server of another `passive` crafts of these images."""
+def craft_aligned(bench: Bench, passive: Passive, test: ImageSet, cache: Path) -> tuple[Clean, list[Crafted]]:
+    """The delivered model's answers to these images, and what the aligned server of `passive` crafts of them."""
     config, parts, reporter = bench.config, passive.parts, Reporter()
     assert parts.adversary is not None
     aligned, _ = obtain_aligned(
@@ -120,7 +120,9 @@ def craft_aligned(bench: Bench, passive: Passive, clean: Clean, cache: Path) -> 
     )
     target = replace(bench.target, aligned=aligned)
     threat = Threat("aligned", make_attack("aligned", config, target, make_budget(config, target.model)))
-    return craft_threats([threat], target, clean, config.evaluation.batch_size, parts.runtime, reporter.say)
+    batch_size = config.evaluation.batch_size
+    clean = measure_clean(target, test, batch_size, parts.runtime)
+    return clean, craft_threats([threat], target, clean, batch_size, parts.runtime, reporter.say)
 
 
 def describe(result: DefenseResult, others: Mapping[str, ServerResult]) -> str:
@@ -168,25 +170,23 @@ def main() -> None:
     for config, folder in each_trained(options):
         passive = load_passive(config, "depth1", options.source, options.images, folder)
         benches: dict[HardenConfig, Bench] = {}
-        others: dict[str, list[Crafted]] = {}
+        others: dict[str, tuple[Clean, list[Crafted]]] = {}
         test = passive.parts.data.test
         if options.held_out:
             test = nobodys(passive.parts.data, passive.config, options.tested or options.judged)
         test = test.subset(torch.arange(options.tested or len(test)))
+        many = test.subset(torch.arange(attacked_images(config, len(test)))) if options.aligned_also else test
         for trial in make_trials(passive.config, options.defenses, options.amounts):
             if expected(trial.guess) not in benches:
                 cache = folder.path / "depth1"
                 benches[expected(trial.guess)] = make_bench(passive, trial.guess, options.judged, test, cache)
             bench = benches[expected(trial.guess)]
             model, result = measure(bench, trial)
+            for source in options.aligned_also if not others else ():
+                other = load_passive(config, "depth1", source, options.images, folder)
+                others[source] = craft_aligned(bench, other, many, folder.path / "depth1")
             batch_size = bench.config.evaluation.batch_size
-            if options.aligned_also and not others:
-                many = test.subset(torch.arange(attacked_images(config, len(test))))
-                clean = measure_clean(bench.target, many, batch_size, bench.target.runtime)
-                for source in options.aligned_also:
-                    other = load_passive(config, "depth1", source, options.images, folder)
-                    others[source] = craft_aligned(bench, other, clean, folder.path / "depth1")
-            found = {s: score_servers(model, crafted, clean, batch_size)[0] for s, crafted in others.items()}
+            found = {s: score_servers(model, crafted, clean, batch_size)[0] for s, (clean, crafted) in others.items()}
             print(f"seed {config.runtime.seed}, {describe(result, found)}", flush=True)
             also = {source: server.model_dump(mode="json") for source, server in found.items()}
             rows.append({**result.model_dump(mode="json"), "aligned_also": also})

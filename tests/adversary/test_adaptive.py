@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary import own_runtime
-from splitaudit.adversary.adaptive import WITHIN, ServerSide, _clustered, _stepped, _turned_from, make_surrogates
+from splitaudit.adversary.adaptive import WITHIN, ServerSide, _as_clients_see, _clustered, _turned_from, make_surrogates
 from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import GREY, composed, craft_label_free
+from splitaudit.defenses.crafting import HARDENED_ON_GREY, composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
 from splitaudit.runtime import Runtime
 from tests.conftest import TRAINED, small_parts
@@ -73,7 +73,7 @@ def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_f
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the clients' do: of the attacked ones a share, within the budget."""
-    monkeypatch.setattr("splitaudit.adversary.adaptive.GREY", 0.0)
+    monkeypatch.setattr("splitaudit.adversary.adaptive.HARDENED_ON_GREY", 0.0)
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 6)).requires_grad_(False)
     clean = torch.rand(8, 3, 4, 4, generator=generator)
@@ -89,7 +89,7 @@ def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_f
 
     budget, config = Budget("linf", 0.1), HardenConfig(overshoot=2.0, stepped=0.5)
     pixels = torch.stack([clean, attacked])
-    _stepped(loss, _turned_from, config, budget, Settled(), pixels, features, generator)  # type: ignore[arg-type]
+    _as_clients_see(loss, _turned_from, config, budget, Settled(), pixels, features, generator)  # type: ignore[arg-type]
     as_it_is, reached = shown[0]
     assert torch.equal(as_it_is, clean)
     assert torch.equal(reached[4:], attacked[4:])
@@ -113,10 +113,10 @@ def test_some_of_its_own_attacks_have_no_colours() -> None:
         settled = nn.Identity()
 
     pixels, config = torch.stack([clean, attacked]), HardenConfig(stepped=0.0)
-    _stepped(loss, _turned_from, config, Budget("linf", 0.1), Settled(), pixels, clean, generator)  # type: ignore[arg-type]
+    _as_clients_see(loss, _turned_from, config, Budget("linf", 0.1), Settled(), pixels, clean, generator)  # type: ignore[arg-type]
     added = shown[0][1] - clean
     alike = (added == added[:, :1]).flatten(1).all(1)
-    assert float(alike.float().mean()) == pytest.approx(GREY, abs=0.03)
+    assert float(alike.float().mean()) == pytest.approx(HARDENED_ON_GREY, abs=0.03)
     torch.testing.assert_close(added[~alike], (attacked - clean)[~alike])
 
 

@@ -51,6 +51,12 @@ def test_a_photograph_taken_sideways_stands_upright(pixels: Any) -> None:
     assert notes == ()
 
 
+def test_a_note_beside_the_pixels_that_cannot_be_read_is_none(pixels: Any) -> None:
+    image = pixels(1, 5, 7)[0]
+    decoded, _ = decode([saved(Image.fromarray(image), "PNG", exif=b"Exif\0\0no TIFF header")])
+    assert np.array_equal(decoded[0].permute(1, 2, 0).numpy(), image)
+
+
 def test_if_one_image_is_rgb_all_are(pixels: Any) -> None:
     grey, rgb = pixels(2, channels=1), pixels(1)
     decoded, notes = decode([encode(grey[0]), encode(rgb[0]), encode(grey[1])])

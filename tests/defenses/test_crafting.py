@@ -56,6 +56,12 @@ def test_what_is_shown_in_disguise_keeps_its_size(norm: Norm) -> None:
     assert (F.cosine_similarity(shown[alike].mean(1).flatten(1), added[alike].mean(1).flatten(1)) > 0.5).all()
 
 
+def test_images_of_one_colour_need_no_disguise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, attacked = torch.rand(2, 50, 1, 4, 4, generator=generator)
+    assert torch.equal(disguised(clean, attacked, 1.0, Budget("linf", 0.1), generator), attacked)
+
+
 def test_disguised_images_are_images() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, attacked = torch.rand(2, 50, 3, 4, 4, generator=generator)

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from splitaudit.attacks import RECIPES, Budget
 from splitaudit.defenses import gate
 from splitaudit.defenses.adversarial_training import adversarial_training, divergence
 from splitaudit.defenses.after_settings import AdversarialTrainingConfig, HardenConfig
-from splitaudit.defenses.crafting import composed, craft_label_free
-from splitaudit.defenses.harden import harden
+from splitaudit.defenses.crafting import HARDENED_ON_GREY, composed, craft_label_free
+from splitaudit.defenses.harden import WEAKEST, harden, labels_of_attacked
 from splitaudit.defenses.view import labels_of
 from splitaudit.experiments.parts import Parts
 from tests.defenses.delivered import view_of
@@ -70,6 +70,27 @@ def test_labels_count_as_much_as_they_are_to(stale_labels: float, same: bool, pa
 
 
 @pytest.mark.usefixtures("_gates_that_learn_little")
+def test_some_of_the_perturbations_to_learn_from_have_no_colours() -> None:
+    generator, shown = torch.Generator().manual_seed(0), []
+    clean = torch.full((2000, 3, 4, 4), 0.5)
+    attacked = clean + 0.1 * torch.randn(clean.shape, generator=generator).sign()
+
+    def model(pixels: Tensor) -> Tensor:
+        shown.append(pixels)
+        return torch.zeros(len(pixels), 2)
+
+    model.settled = model  # type: ignore[attr-defined]
+    labels = torch.tensor([[0.0, 1.0]]).expand(len(clean), 2)
+    config, budget = HardenConfig(stepped=0.0), Budget("linf", 0.1)
+    labels_of_attacked(model, torch.stack([clean, attacked]), labels, generator, config=config, budget=budget)  # type: ignore[arg-type]
+    added = shown[0] - clean
+    alike = ((added - added[:, :1]).abs() < 1e-6).flatten(1).all(1)
+    assert float(alike.float().mean()) == pytest.approx(HARDENED_ON_GREY, abs=0.03)
+    sizes = budget.size(added)
+    assert sizes.min() >= WEAKEST * 0.1 - 1e-6
+    assert sizes.max() <= 0.1 + 1e-6
+
+
 def test_one_client_sends_nothing(parts: Parts) -> None:
     settings = HardenConfig(**QUICK | {"images": 50, "epochs": 1}, parties="alone")
     cost = harden(settings, view_of(parts, settings)).cost

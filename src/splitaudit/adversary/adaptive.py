@@ -17,7 +17,15 @@ from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import Objective, cosine_shift_from, cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, GREY, composed, craft_to_harden, disguised, overshot, some_stepped
+from splitaudit.defenses.crafting import (
+    BATCH,
+    HARDENED_ON_GREY,
+    composed,
+    craft_to_harden,
+    disguised,
+    overshot,
+    some_stepped,
+)
 from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.harden import settled
@@ -76,15 +84,15 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
         features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
     head, names = _clustered(features, clusters, runtime)
     variants, surrogates = torch.stack([images, crafted], 1), {}
-    from_features = partial(_stepped, turn_back, _turned_from, config, budget)
+    from_features = partial(_as_clients_see, turn_back, _turned_from, config, budget)
     lessons = [
         ("features", variants, nn.Identity(), features, from_features),
-        ("clusters", variants, head, names, partial(_stepped, labels_of_all, cross_entropy, config, budget)),
+        ("clusters", variants, head, names, partial(_as_clients_see, labels_of_all, cross_entropy, config, budget)),
     ]
     if config.overshoot > 1:
         within = craft_to_harden(config, stale, images, budget, runtime, "adaptive within the budget")
         held_back = config.model_copy(update={"overshoot": 1.0})
-        from_features = partial(_stepped, turn_back, _turned_from, held_back, budget)
+        from_features = partial(_as_clients_see, turn_back, _turned_from, held_back, budget)
         lessons.append((WITHIN, torch.stack([images, within], 1), nn.Identity(), features, from_features))
     batch_size = max(2, round(config.batch_size * len(images) / config.images))
     learning_rate = config.learning_rate * batch_size / config.batch_size
@@ -119,7 +127,7 @@ def _turned_from(features: Tensor) -> Objective:
     return cosine_shift_from(lambda _x: features)
 
 
-def _stepped(
+def _as_clients_see(
     loss: Loss,
     away: Callable[[Tensor], Objective],
     config: HardenConfig,
@@ -131,7 +139,7 @@ def _stepped(
 ) -> Tensor:
     """The loss of images (2, N, C, H, W), clean and attacked, as the clients see these but for their strength."""
     clean, attacked = pixels
-    attacked = disguised(clean, attacked, GREY, budget, generator)
+    attacked = disguised(clean, attacked, HARDENED_ON_GREY, budget, generator)
     attacked = some_stepped(config, model.settled, clean, attacked, away, targets, budget, generator)
     return loss(model, torch.stack([clean, attacked]), targets, generator)
 

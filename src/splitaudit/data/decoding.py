@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -68,8 +69,9 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8], bool]:
         halved = any(_SIXTEEN_BITS.search(str(tile[3])) for tile in picture.tile)
         if halved or picture.mode.startswith(("I", "F")):
             raise ValueError(f"its pixels have more than 8 bits (mode {picture.mode}); convert it to 8 bits")
-        # A camera that was held sideways says so beside the pixels.
-        ImageOps.exif_transpose(picture, in_place=True)
+        # A camera that was held sideways says so beside the pixels; an unreadable note says nothing.
+        with suppress(SyntaxError):
+            ImageOps.exif_transpose(picture, in_place=True)
         transparent = picture.mode.endswith("A") or "transparency" in picture.info
         if picture.mode in _GREY_MODES:
             return np.asarray(_in_mode("L", picture))[None], transparent

@@ -17,8 +17,9 @@ from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
 BATCH = 128
-GREY = 0.3
-"""Share of the adversarial images to harden on that are the same in all colours."""
+HARDENED_ON_GREY = 0.3
+"""Share of the perturbations to harden on that are the same in all colours: those of servers whose own images are grey
+are, and whoever expects a gate may leave the colours out."""
 
 
 def craft_label_free(
@@ -97,12 +98,14 @@ def some_stepped(
 
 
 def disguised(clean: Tensor, attacked: Tensor, share: float, budget: Budget, generator: torch.Generator) -> Tensor:
-    """Adversarial images (N, C, H, W) in [0, 1], of which about such a share has perturbations that are the same in all
-    colours, as large in the budget's norm: attackers may leave the colours out."""
+    """Adversarial images (N, C, H, W) in [0, 1], of which about such a share gets perturbations that are the same in
+    all colours, as large in the budget's norm but for what leaves [0, 1]. Images of one colour stay as they are."""
+    if attacked.shape[1] == 1:
+        return attacked
     added = attacked - clean
     chosen = (torch.rand(len(added), generator=generator) < share).to(added.device).view(-1, 1, 1, 1)
     size = budget.size(added).view(-1, 1, 1, 1) * budget.scale
-    return (clean + torch.where(chosen, UPDATES[budget.steepest](grey(added)) * size, added)).clamp(0, 1)
+    return torch.where(chosen, (clean + UPDATES[budget.steepest](grey(added)) * size).clamp(0, 1), attacked)
 
 
 def overshot(budget: Budget, config: HardenConfig) -> Budget:

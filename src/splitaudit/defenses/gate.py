@@ -29,10 +29,10 @@ CHANNELS = (16, 32, 64)
 BATCH_SIZE, LEARNING_RATE, MOMENTUM = 32, 0.1, 0.9
 FAINTEST = 0.1
 """Share of a perturbation that the gate is shown at least: attackers may hold back. Shares are drawn log-uniformly."""
-GREY = 0.5
-"""Share of what it is shown as attacked that is the same in all colours: neighbouring pixels of photographs differ less
-in colour than in brightness, so a gate that sees only what plain attacks add looks at colours, and is passed by what
-has none."""
+SHOWN_GREY = 0.5
+"""Share of the perturbations that it is shown that are the same in all colours. Neighbouring pixels of photographs
+differ less in colour than in brightness, so a gate that sees only what plain attacks add looks at colours, and is
+passed by what has none."""
 STEPS, MOST_EPOCHS = 2000, 60
 """Of training the gate: as many epochs as take so many steps, but no more where images are few: it would know them."""
 
@@ -113,7 +113,7 @@ def told_apart(
     """Cross-entropy of telling images as they are from one of their other variants each (V, N, C, H, W), disguised and
     weakened."""
     shares = FAINTEST ** torch.rand(pixels.shape[1], generator=generator)
-    shown = disguised(pixels[0], weakened(pixels, shares, generator), GREY, budget, generator)
+    shown = disguised(pixels[0], weakened(pixels, shares, generator), SHOWN_GREY, budget, generator)
     logits = suspicion(torch.cat([pixels[0], shown]))
     attacked = torch.tensor([0.0, 1.0]).to(logits).repeat_interleave(pixels.shape[1])
     return F.binary_cross_entropy_with_logits(logits, attacked)

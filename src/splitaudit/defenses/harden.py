@@ -2,8 +2,8 @@
 
 Whatever the server learned during the training is about the model as it was. The clients move away from it: they craft
 label-free adversarial images, which may overshoot the budget, on the copy that the server knows its part of, and train
-the whole model on these, weakened to different degrees, some without colours; some take one more step on the model as
-it is. Adversarial images of fixed models make for robustness against transferred attacks (ensemble adversarial
+the whole model on these, weakened to different degrees, some the same in all colours; some take one more step on the
+model as it is. Adversarial images of fixed models make for robustness against transferred attacks (ensemble adversarial
 training; Tramer et al., ICLR 2018), those of the model itself against surrogates that are hardened alike (Madry et al.,
 ICLR 2018). What the stale copy says of a clean image softens its label, so that the new model stays near it where
 nobody attacks (Learning without Forgetting; Li & Hoiem, ECCV 2016). A gate then leaves to the stale copy what does not
@@ -24,7 +24,15 @@ from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, GREY, composed, craft_to_harden, disguised, overshot, some_stepped
+from splitaudit.defenses.crafting import (
+    BATCH,
+    HARDENED_ON_GREY,
+    composed,
+    craft_to_harden,
+    disguised,
+    overshot,
+    some_stepped,
+)
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.gate import Gated, Suspicion, new_gate
 from splitaudit.defenses.mirrored import Mirrored
@@ -60,8 +68,8 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     )
     whole: nn.Module = hardened.whole
     if config.gate:
-        suspicion = new_gate(stale.image_shape[0], view.runtime, "gate")
-        cost += suspicion.learn(shares, view.budget, config, view.training, view.runtime, "gate")
+        suspicion = new_gate(stale.image_shape[0], runtime, "gate")
+        cost += suspicion.learn(shares, view.budget, config, view.training, runtime, "gate")
         whole = Gated(stale, hardened, suspicion).eval().requires_grad_(False)
     return Trained(Mirrored(whole) if config.mirrored else whole, cost)
 
@@ -78,7 +86,7 @@ def labels_of_attacked(
     """Cross-entropy of each image (V, N, C, H, W) in one of its adversarial variants, weakened, disguised or one step
     on, with what it is to be taken for (N, classes)."""
     shares = torch.empty(len(labels)).uniform_(WEAKEST, 1, generator=generator)
-    shown = disguised(pixels[0], weakened(pixels, shares, generator), GREY, budget, generator)
+    shown = disguised(pixels[0], weakened(pixels, shares, generator), HARDENED_ON_GREY, budget, generator)
     shown = some_stepped(config, model.settled, pixels[0], shown, cross_entropy, labels.argmax(1), budget, generator)
     return F.cross_entropy(model(shown), labels)
 
