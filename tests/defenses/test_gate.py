@@ -15,7 +15,7 @@ from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import FAINTEST, Gated, Suspicion, new_gate, told_apart
+from splitaudit.defenses.gate import FAINTEST, LEAST, Gated, Suspicion, new_gate, told_apart
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model
@@ -23,7 +23,8 @@ from splitaudit.runtime import Runtime
 from tests.defenses.delivered import view_of
 
 
-def test_the_gate_decides_which_model_speaks(parts: Parts) -> None:
+def test_the_gate_decides_how_much_the_hardened_model_says(parts: Parts) -> None:
+    """All, where an image looks attacked; never less than its least share."""
     stale, hardened = deepcopy(parts.model), deepcopy(parts.model)
     generator = torch.Generator().manual_seed(0)
     for parameter in hardened.F3.parameters():
@@ -34,12 +35,10 @@ def test_the_gate_decides_which_model_speaks(parts: Parts) -> None:
     assert isinstance(last, nn.Linear)
     with torch.no_grad():
         last.weight.zero_()
-        mixture = 0.5 * (stale.whole(pixels).softmax(1) + hardened.whole(pixels).softmax(1))
-        last.bias.zero_()
-        torch.testing.assert_close(gated(pixels).exp(), mixture)
-        for bias, model in ((-40.0, stale), (40.0, hardened)):
+        said = [model.whole(pixels).softmax(1) for model in (stale, hardened)]
+        for bias, share in ((-40.0, LEAST), (0.0, (1 + LEAST) / 2), (40.0, 1.0)):
             last.bias.fill_(bias)
-            torch.testing.assert_close(gated(pixels).exp(), model.whole(pixels).softmax(1))
+            torch.testing.assert_close(gated(pixels).exp(), torch.lerp(*said, share))
 
 
 def test_attacks_go_through_it_in_the_trainings_precision(parts: Parts) -> None:

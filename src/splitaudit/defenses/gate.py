@@ -1,8 +1,8 @@
 """A gate between two models: whether an image was attacked, told by its pixels.
 
-Hardening costs accuracy where nobody attacks, since one model has to serve clean and adversarial images. With a gate
-the clients keep the delivered model for what looks as it always did. What an attack adds within its budget is hard to
-see, and easily told by a small network that was shown such images (Metzen et al., ICLR 2017). What is said is a mixture
+Hardening costs accuracy where nobody attacks, since one model has to serve clean and adversarial images. With a gate,
+what looks as it always did is mostly left to the delivered model. What an attack adds within its budget is hard to see,
+and easily told by a small network that was shown such images (Metzen et al., ICLR 2017). What is said is a mixture
 of two experts (Jacobs et al., Neural Computation 1991).
 """
 
@@ -33,6 +33,9 @@ SHOWN_GREY = 0.5
 """Share of the perturbations that it is shown that are the same in all colours. Neighbouring pixels of photographs
 differ less in colour than in brightness, so a gate that sees only what plain attacks add looks at colours, and is
 passed by what has none."""
+LEAST = 0.4
+"""Share that the hardened model has in what is said of images that look clean. Two models know as much together as the
+better one, and say less often the one thing of an image and the other of its attacked copy."""
 STEPS, MOST_EPOCHS = 2000, 60
 """Of training the gate: as many epochs as take so many steps, but no more where images are few: it would know them."""
 
@@ -94,7 +97,8 @@ def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:
 class Gated(nn.Module):
     """Pixels (N, C, H, W) to the logarithm of a mixture of two models' predictions (N, classes).
 
-    The share of the second is the probability that the image was attacked, as the gate sees it.
+    The share of the second grows from `LEAST` to 1 with the probability that the image was attacked, as the gate sees
+    it.
     """
 
     def __init__(self, stale: SplitModel, hardened: SplitModel, suspicion: Suspicion) -> None:
@@ -103,7 +107,8 @@ class Gated(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         stale, hardened = (model(images).float().softmax(1) for model in (self.stale, self.hardened))
-        mixed: Tensor = torch.lerp(stale, hardened, self.suspicion(images).sigmoid().unsqueeze(1))
+        share = (LEAST + (1 - LEAST) * self.suspicion(images).sigmoid()).unsqueeze(1)
+        mixed: Tensor = torch.lerp(stale, hardened, share)
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 
