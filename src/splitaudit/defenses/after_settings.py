@@ -30,25 +30,26 @@ class FineTuningConfig(Section):
 class HardenConfig(FineTuningConfig):
     """`harden`: stale-copy adversarial fine-tuning."""
 
-    images: PositiveInt = 22000
-    epochs: PositiveInt = 5
-    batch_size: int = Field(128, ge=2)
+    images: PositiveInt = 20000
+    epochs: PositiveInt = 7
+    batch_size: int = Field(64, ge=2)
     learning_rate: PositiveFloat = 0.1
     parties: Parties = "in-turn"
     stale_labels: float = Field(0.5, ge=0, le=1)
     """Weight, in what each image is to be taken for, of what the delivered model takes the clean one for; the rest is
     its label."""
-    steps: PositiveInt = 3
+    steps: PositiveInt = 2
     """Of crafting the adversarial images."""
     overshoot: float = Field(2.0, ge=1)
     """Budget of the adversarial images, as a multiple of the run's."""
-    stepped: float = Field(0.2, ge=0, le=1)
+    stepped: float = Field(0.1, ge=0, le=1)
     """Share of the adversarial images that take one more step, on the model as it is in its training, within the run's
     budget."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
     gate: bool = True
-    """Leave to the delivered model what does not look attacked. Every prediction then takes both models."""
+    """Leave most of what is said to the delivered model where nothing looks attacked. Every prediction then takes both
+    models."""
     mirrored: bool | None = None
     """Predict the mean for each image and its mirror image, at twice the cost. null: if the training mirrors images
     (`training.augment: crop_flip`)."""
