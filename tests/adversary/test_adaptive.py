@@ -73,7 +73,7 @@ def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_f
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the clients' do: of the attacked ones a share, within the budget."""
-    monkeypatch.setattr("splitaudit.adversary.adaptive.HARDENED_ON_GREY", 0.0)
+    monkeypatch.setattr("splitaudit.defenses.crafting.HARDENED_ON_GREY", 0.0)
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 6)).requires_grad_(False)
     clean = torch.rand(8, 3, 4, 4, generator=generator)

@@ -15,7 +15,7 @@ from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import FAINTEST, LEAST, Gated, Suspicion, new_gate, told_apart
+from splitaudit.defenses.gate import FAINTEST, LEAST_SHARE, Gated, Suspicion, new_gate, told_apart
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model
@@ -36,7 +36,7 @@ def test_the_gate_decides_how_much_the_hardened_model_says(parts: Parts) -> None
     with torch.no_grad():
         last.weight.zero_()
         said = [model.whole(pixels).softmax(1) for model in (stale, hardened)]
-        for bias, share in ((-40.0, LEAST), (0.0, (1 + LEAST) / 2), (40.0, 1.0)):
+        for bias, share in ((-40.0, LEAST_SHARE), (0.0, (1 + LEAST_SHARE) / 2), (40.0, 1.0)):
             last.bias.fill_(bias)
             torch.testing.assert_close(gated(pixels).exp(), torch.lerp(*said, share))
 

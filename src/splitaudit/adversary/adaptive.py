@@ -17,15 +17,7 @@ from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import Objective, cosine_shift_from, cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import (
-    BATCH,
-    HARDENED_ON_GREY,
-    composed,
-    craft_to_harden,
-    disguised,
-    overshot,
-    some_stepped,
-)
+from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, to_harden_on
 from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.harden import settled
@@ -139,8 +131,7 @@ def _as_clients_see(
 ) -> Tensor:
     """The loss of images (2, N, C, H, W), clean and attacked, as the clients see these but for their strength."""
     clean, attacked = pixels
-    attacked = disguised(clean, attacked, HARDENED_ON_GREY, budget, generator)
-    attacked = some_stepped(config, model.settled, clean, attacked, away, targets, budget, generator)
+    attacked = to_harden_on(config, model.settled, clean, attacked, away, targets, budget, generator)
     return loss(model, torch.stack([clean, attacked]), targets, generator)
 
 

@@ -18,8 +18,8 @@ from splitaudit.runtime import Runtime
 
 BATCH = 128
 HARDENED_ON_GREY = 0.3
-"""Share of the perturbations to harden on that are the same in all colours: those of servers whose own images are grey
-are, and whoever expects a gate may leave the colours out."""
+"""Share of the perturbations to harden on that are the same in all colours, as what servers with grey images craft is
+anyway, and as others may choose, to look unlike other attacks."""
 
 
 def craft_label_free(
@@ -60,6 +60,21 @@ def craft_to_harden(
                 function, own, budget, config.steps, runtime, *name, first, modifiers=modifiers
             )
     return made
+
+
+def to_harden_on(
+    config: HardenConfig,
+    function: Function,
+    clean: Tensor,
+    attacked: Tensor,
+    away: Callable[[Tensor], Objective],
+    targets: Tensor,
+    budget: Budget,
+    generator: torch.Generator,
+) -> Tensor:
+    """Adversarial images (N, C, H, W) as a model is shown them: some disguised, some one step on, as `some_stepped`."""
+    shown = disguised(clean, attacked, HARDENED_ON_GREY, budget, generator)
+    return some_stepped(config, function, clean, shown, away, targets, budget, generator)
 
 
 def some_stepped(

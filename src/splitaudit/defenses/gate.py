@@ -33,7 +33,7 @@ SHOWN_GREY = 0.5
 """Share of the perturbations that it is shown that are the same in all colours. Neighbouring pixels of photographs
 differ less in colour than in brightness, so a gate that sees only what plain attacks add looks at colours, and is
 passed by what has none."""
-LEAST = 0.4
+LEAST_SHARE = 0.4
 """Share that the hardened model has in what is said of images that look clean. Two models know as much together as the
 better one, and say less often the one thing of an image and the other of its attacked copy."""
 STEPS, MOST_EPOCHS = 2000, 60
@@ -97,8 +97,8 @@ def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:
 class Gated(nn.Module):
     """Pixels (N, C, H, W) to the logarithm of a mixture of two models' predictions (N, classes).
 
-    The share of the second grows from `LEAST` to 1 with the probability that the image was attacked, as the gate sees
-    it.
+    The share of the second grows from `LEAST_SHARE` to 1 with the probability that the image was attacked, as the gate
+    sees it.
     """
 
     def __init__(self, stale: SplitModel, hardened: SplitModel, suspicion: Suspicion) -> None:
@@ -107,7 +107,7 @@ class Gated(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         stale, hardened = (model(images).float().softmax(1) for model in (self.stale, self.hardened))
-        share = (LEAST + (1 - LEAST) * self.suspicion(images).sigmoid()).unsqueeze(1)
+        share = (LEAST_SHARE + (1 - LEAST_SHARE) * self.suspicion(images).sigmoid()).unsqueeze(1)
         mixed: Tensor = torch.lerp(stale, hardened, share)
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 

@@ -6,8 +6,8 @@ the whole model on these, weakened to different degrees, some the same in all co
 model as it is. Adversarial images of fixed models make for robustness against transferred attacks (ensemble adversarial
 training; Tramer et al., ICLR 2018), those of the model itself against surrogates that are hardened alike (Madry et al.,
 ICLR 2018). What the stale copy says of a clean image softens its label, so that the new model stays near it where
-nobody attacks (Learning without Forgetting; Li & Hoiem, ECCV 2016). A gate then leaves to the stale copy what does not
-look attacked (`gate`). Where mirror images show what images show, both are looked at (`mirrored`).
+nobody attacks (Learning without Forgetting; Li & Hoiem, ECCV 2016). Behind a gate the stale copy has the larger say
+where nothing looks attacked (`gate`). Where mirror images show what images show, both are looked at (`mirrored`).
 """
 
 import time
@@ -24,15 +24,7 @@ from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import (
-    BATCH,
-    HARDENED_ON_GREY,
-    composed,
-    craft_to_harden,
-    disguised,
-    overshot,
-    some_stepped,
-)
+from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, to_harden_on
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.gate import Gated, Suspicion, new_gate
 from splitaudit.defenses.mirrored import Mirrored
@@ -86,8 +78,8 @@ def labels_of_attacked(
     """Cross-entropy of each image (V, N, C, H, W) in one of its adversarial variants, weakened, disguised or one step
     on, with what it is to be taken for (N, classes)."""
     shares = torch.empty(len(labels)).uniform_(WEAKEST, 1, generator=generator)
-    shown = disguised(pixels[0], weakened(pixels, shares, generator), HARDENED_ON_GREY, budget, generator)
-    shown = some_stepped(config, model.settled, pixels[0], shown, cross_entropy, labels.argmax(1), budget, generator)
+    attacked = weakened(pixels, shares, generator)
+    shown = to_harden_on(config, model.settled, pixels[0], attacked, cross_entropy, labels.argmax(1), budget, generator)
     return F.cross_entropy(model(shown), labels)
 
 
