@@ -18,6 +18,7 @@ from splitaudit.defenses.fine_tuning import (
     weakened,
 )
 from splitaudit.defenses.view import Cost
+from splitaudit.errors import DivergenceError
 from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
 from tests.defenses.delivered import PLAIN
@@ -70,6 +71,15 @@ def test_equal_steps_on_full_batches_are_steps_on_all_images() -> None:
     tuned(alone, whole)
     for one, other in zip(together.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_loss_that_is_not_finite_ends_it() -> None:
+    """Whatever was made of that model afterwards would look like a harmless server, or an honest result."""
+    model = linear()
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = float("nan")
+    with pytest.raises(DivergenceError, match=r"test: the loss became infinite or NaN in epoch 1 of 2, .* of 0\.5"):
+        tuned(model, share(8, 1), epochs=2)
 
 
 def test_in_turn_each_goes_on_from_the_one_before() -> None:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from splitaudit.errors import DivergenceError
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import run
 from splitaudit.experiments.store import RunFolder
@@ -33,3 +36,10 @@ def test_without_detectors_there_is_no_verdict(run_folder: Path) -> None:
     assert result.detections == []
     assert "What the clients noticed" not in (run_folder / "report.html").read_text()
     assert all("detectors" not in row for row in RunFolder(run_folder).read_metrics())
+
+
+def test_a_rehearsal_that_diverges_is_told(run_folder: Path) -> None:
+    """Before the training, which would have diverged as well. Detectors that fit something to it would fail at that."""
+    config = small_config("defense.during=[splitout]", "training.learning_rate=1e30")
+    with pytest.raises(DivergenceError, match=r"rehearses became infinite or NaN .*training\.learning_rate"):
+        run(config, run_folder, Reporter())

@@ -15,6 +15,7 @@ from splitaudit.config import TrainingConfig
 from splitaudit.data import crop_and_flip
 from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.view import Cost
+from splitaudit.errors import DivergenceError
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.schedules import add_weighted
 from splitaudit.learning.state import State
@@ -76,6 +77,8 @@ def fine_tune(
 
     Args:
         passes: backward passes of the model that the loss takes for each image in the mean, for the bill.
+
+    Raises DivergenceError after an epoch in which a loss was not finite.
     """
     began = time.perf_counter()
     parties = list(enumerate(shares))
@@ -92,6 +95,7 @@ def fine_tune(
     )
     trained, done, seen = TrainedLayers(name, model, schedule, runtime), 0, 0
     shared = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    finite = torch.ones((), dtype=torch.bool, device=runtime.device)
     for epoch in range(config.epochs):
         for group, length in zip(groups, lengths, strict=True):
             total: State = {}
@@ -105,12 +109,19 @@ def fine_tune(
                     seen += len(chosen)
                     pixels = _pixels(share.variants[chosen], training, runtime, generator)
                     targets = share.targets[chosen].to(runtime.device)
-                    loss(Learner(trained, iteration), pixels, targets, generator).backward()
+                    lost = loss(Learner(trained, iteration), pixels, targets, generator)
+                    lost.backward()
                     trained.update(iteration)
+                    finite &= lost.detach().isfinite()
                 add_weighted(
                     total, model.state_dict(), len(share.targets) / sum(len(each.targets) for _, each in group)
                 )
             shared, done = total, done + length
+        if not finite:
+            raise DivergenceError(
+                f"{name}: the loss became infinite or NaN in epoch {epoch + 1} of {config.epochs}, at a learning_rate "
+                f"of {config.learning_rate:g}. Choose a smaller one in that defence's part of the section defense."
+            )
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)
     return Cost(time.perf_counter() - began, round(seen * passes), _bytes_sent(model, config, len(shares)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from splitaudit.errors import DivergenceError
 from splitaudit.learning.client import Client, ClientLayers, Defense, Exchange
 from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.server import Server
@@ -16,6 +17,8 @@ def simulate(client: Client, model: SplitModel, defense: Defense, iterations: in
 
     It takes no more than a client has: its own images, and the model's architecture. `defense` looks on. `rounds`:
     whether the wire of the true training rounds to bfloat16 (`transport.wire`).
+
+    Raises DivergenceError for a loss that is not finite: thresholds made of what follows would mean nothing.
     """
 
     def trained(name: str, module: nn.Module) -> TrainedLayers:
@@ -27,7 +30,11 @@ def simulate(client: Client, model: SplitModel, defense: Defense, iterations: in
     if rounds:
         server = Rounding(server)
     for iteration in range(iterations):
-        client.train_batch(layers, server, iteration, iteration)
+        if not client.train_batch(layers, server, iteration, iteration).isfinite():
+            raise DivergenceError(
+                f"The loss of the honest training that a client rehearses became infinite or NaN in iteration "
+                f"{iteration + 1}. Choose a smaller training.learning_rate."
+            )
 
 
 @dataclass(frozen=True)
