@@ -1,6 +1,7 @@
 """The model that a defence left, as files: safetensors that say what they are, and a loader."""
 
 import json
+import secrets
 from functools import partial
 from pathlib import Path
 
@@ -40,16 +41,17 @@ def save_hardened(
         "model": config.model.model_dump_json(),
         "image_shape": json.dumps(image_shape),
         "classes": str(classes),
-        "seed": str(config.runtime.seed),
     }
     write_whole(folder / MODEL, save_tensors(storable(model.state_dict()), metadata=traits))
     write_whole(folder / "load.py", LOADER.encode())
 
 
-def load_hardened(folder: Path) -> nn.Module:
+def load_hardened(folder: Path, seed: int | None = None) -> nn.Module:
     """The model of a defence's folder with all that the defence puts before it, in eval mode.
 
-    It takes pixels (N, C, H, W) in [0, 1] to class scores (N, classes).
+    It takes pixels (N, C, H, W) in [0, 1] to class scores (N, classes). A defence that draws at random draws what
+    nobody can foresee, unless a `seed` is given. A module of the user's own comes from where it was in the run, or,
+    where there is no such folder, from the current one or from those installed.
 
     Raises RunError if there is none, or it cannot be read.
     """
@@ -60,7 +62,8 @@ def load_hardened(folder: Path) -> nn.Module:
         config = ModelConfig.model_validate_json(traits["model"])
         defense = DefenseConfig.model_validate_json(traits["defense"])
         if config.module is not None:
-            import_user_module(config.module, config.root)
+            found = config.root is not None and config.root.is_dir()
+            import_user_module(config.module, config.root if found else None)
         channels, height, width = json.loads(traits["image_shape"])
         build = partial(
             build_split_model,
@@ -75,6 +78,6 @@ def load_hardened(folder: Path) -> nn.Module:
         settings = defense.settings_of(name)
         model = DEFENSES[name].network(settings, build)
         model.load_state_dict(state)
-        return DEFENSES[name].whole(model.eval(), settings, int(traits["seed"]))
+        return DEFENSES[name].whole(model.eval(), settings, secrets.randbits(63) if seed is None else seed)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{folder} holds no model that `splitaudit defend` wrote: {error}") from None

@@ -60,8 +60,9 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
         return
     if not insecure and config.runtime.seed < GUESSABLE:
         reporter.warn(
-            f"runtime.seed {config.runtime.seed} is easy to guess, and from it the initial layers and the order of the "
-            "images follow. Where the server is not to know them, let all clients have the same large random seed."
+            f"runtime.seed {config.runtime.seed} is easy to guess, and from it the initial layers, the order of the "
+            "images and what defences draw follow. Where the server is not to know them, let all clients have the same "
+            "large random seed."
         )
     for caution in config.cautions():
         reporter.warn(caution)
