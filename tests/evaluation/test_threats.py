@@ -100,6 +100,17 @@ def test_what_is_to_pass_the_gate_passes_it_more_easily(through: str) -> None:
     assert strongly.mean() < weakly.mean()
 
 
+@pytest.mark.parametrize("through", ["stale", "ensemble"])
+def test_a_disguise_leaves_no_trace_of_the_start(through: str) -> None:
+    """All that is added is the same in blocks, also where no pixel was driven to the edge of the budget."""
+    attack = attacks_of(False)[f"sladv+mi+di+blocks@{through}"]
+    x = torch.full((4, 1, 8, 8), 0.5)
+    added = attack.perturb(x, torch.zeros(4).long(), torch.Generator().manual_seed(0)) - x
+    blocks = added.unfold(2, 2, 2).unfold(3, 2, 2)
+    assert (added.abs() > 0).all()
+    torch.testing.assert_close(blocks, blocks[..., :1, :1].expand_as(blocks))
+
+
 def test_whoever_holds_back_does_so() -> None:
     budgets = {name: attack.budget.eps for name, attack in attacks_of(False).items()}
     assert budgets["sladv+mi+di@stale"] == 0.1

@@ -87,15 +87,15 @@ def some_stepped(
     budget: Budget,
     generator: torch.Generator,
 ) -> Tensor:
-    """Adversarial images (N, C, H, W), the first of which, a share of `config.stepped`, are brought back within the
-    budget and take one more step, as long as that, on `function`.
+    """Adversarial images (N, C, H, W), the first of which, a share of `config.stepped`, but one or more unless that is
+    zero, are brought back within the budget and take one more step, as long as that, on `function`.
 
     `away` makes an objective of targets (N, ...), what images are to be turned away from. What Wong et al. (ICLR 2020)
     start at random, starts from images that mislead the stale copy.
     """
-    count = round(config.stepped * len(clean))
-    if count == 0:
+    if config.stepped == 0:
         return attacked
+    count = max(1, round(config.stepped * len(clean)))
     x = clean[:count]
     begun = torch.lerp(x, attacked[:count], 1 / config.overshoot)
     reached = craft(

@@ -1,6 +1,6 @@
 """What servers craft against clients that may defend themselves: before they know how, and where they guess it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -13,6 +13,7 @@ from splitaudit.attacks import RECIPES, Budget
 from splitaudit.attacks.gradients import averaged, variance_tuned
 from splitaudit.attacks.modifiers import MODIFIERS, Modifier
 from splitaudit.attacks.objectives import Function, Objective, cosine_shift, cosine_shift_from, unnoticed
+from splitaudit.attacks.starts import Start
 from splitaudit.attacks.transforms import grey, in_blocks, mapped
 from splitaudit.config import RunConfig
 from splitaudit.defenses.gate import Suspicion
@@ -30,16 +31,11 @@ EVASION = (0.02, 0.1)
 HELD_BACK = (0.5, 0.25)
 """Shares of the budget that are less easily noticed."""
 MI, DI = MODIFIERS["mi"], MODIFIERS["di"]
-GUISES = (
-    Modifier("grey", "the same in all colours", "SplitAudit", partial(mapped, by=grey)),
-    Modifier(
-        "blocks",
-        "the same in blocks of 2 x 2 pixels",
-        "SplitAudit",
-        partial(mapped, by=partial(in_blocks, side=2)),
-    ),
-)
-"""Perturbations that look unlike plain ones."""
+GUISES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "grey": ("the same in all colours", grey),
+    "blocks": ("the same in blocks of 2 x 2 pixels", partial(in_blocks, side=2)),
+}
+"""Perturbations that look unlike plain ones: what they are, and the projection onto such."""
 TUNED = replace(MODIFIERS["vt"], name=f"vt{FEWER}", wrap=partial(variance_tuned, neighbours=FEWER), gradients=1 + FEWER)
 
 ANCHORED: dict[Server, str] = {"published": "sladv", "aligned": "aligned", "true-input": "sladv-true-input"}
@@ -90,7 +86,7 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
         for through, function in misled.items():
             name, views = (f"{through}, mirrored", _mirrored(function)) if mirrored else (through, function)
             for guise in GUISES:
-                yield _adaptive(config, budget, [MI, DI, guise], name, views)
+                yield _disguised(config, budget, guise, name, views)
             for share in HELD_BACK:
                 less = replace(budget, eps=share * budget.eps)
                 yield _adaptive(config, less, [MI, DI], f"{name}, {share:g} of the budget", views)
@@ -128,6 +124,17 @@ def _adaptive(
         recipe = replace(recipe, step_size=lambda budget, _steps: budget.eps)
     name = "+".join(["sladv", *(modifier.name for modifier in modifiers)]) + f"@{through}"
     return Threat("adaptive", Attack(name, f"SLADV, adaptive: {through}", "server", function, recipe, budget))
+
+
+def _disguised(config: RunConfig, budget: Budget, guise: str, through: str, function: Function) -> Threat:
+    """With a start that is of the guise, too: what an attack adds to pixels that it does not drive to the budget's edge
+    keeps a trace of where it began."""
+    title, by = GUISES[guise]
+    modifier = Modifier(guise, title, "SplitAudit", partial(mapped, by=by))
+    threat = _adaptive(config, budget, [MI, DI, modifier], through, function)
+    recipe = threat.attack.recipe
+    start = Start(lambda point: by(recipe.start(point)), recipe.start.gradients)
+    return replace(threat, attack=replace(threat.attack, recipe=replace(recipe, start=start)))
 
 
 def _evading(
