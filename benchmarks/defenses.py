@@ -134,17 +134,33 @@ def describe(result: DefenseResult, others: Mapping[str, ServerResult]) -> str:
         f"{result.cost.gradient_evaluations} gradients, {result.cost.traffic_bytes / 1e6:.0f} MB"
     ]
     for server in result.servers:
-        recovered = "-" if server.recovered is None else f"{server.recovered:.1f}"
-        low, high = server.accuracy_ci95
-        lines.append(
-            f"  {server.server:<12}{server.accuracy_before:6.1f} -> {server.accuracy:5.1f} ({low:.1f} to {high:.1f}), "
-            f"recovered {recovered}%"
-        )
+        lines.append(f"  {_under(server.server, server)}")
         lines += [f"    {a.name:<40}{a.accuracy_before:6.1f} -> {a.accuracy:5.1f}" for a in server.attacks]
-    for source, server in others.items():
-        lines.append(f"  aligned, {source}: {server.accuracy_before:.1f} -> {server.accuracy:.1f}")
+    lines += [f"  {_under(f'aligned, {source}', server)}" for source, server in others.items()]
+    lines += [f"  {line}" for line in _worst_attack(result)]
     lines += [f"  white box, {w.name} ({w.n}): {w.accuracy:.1f}" for w in result.white_box]
     return "\n".join(lines)
+
+
+def _under(name: str, server: ServerResult) -> str:
+    (low, high), share = server.accuracy_ci95, ""
+    if server.recovered is not None and server.recovered_ci95 is not None:
+        share = ", recovered {:.1f}% ({:.1f} to {:.1f})".format(server.recovered, *server.recovered_ci95)
+    return f"{name:<24}{server.accuracy_before:6.1f} -> {server.accuracy:5.1f} ({low:.1f} to {high:.1f}){share}"
+
+
+def _worst_attack(result: DefenseResult) -> list[str]:
+    """The single attack of a server that leaves the least: of what the aligned server's attack took, what share that
+    leaves back. Both count the attacked images alone."""
+    attacks = [attack for server in result.servers if server.knowledge == "server" for attack in server.attacks]
+    aligned = [attack for attack in attacks if attack.name == "aligned"]
+    if not aligned:
+        return []
+    worst, taken = min(attacks, key=lambda attack: attack.accuracy), result.attacked_clean_before
+    taken -= aligned[0].accuracy_before
+    share = 100 * (worst.accuracy - aligned[0].accuracy_before) / taken
+    left = f"{worst.accuracy:.1f}, {share:.1f}% of what aligned took"
+    return [f"worst single attack of {len(attacks)}, {worst.name}: {left}"]
 
 
 def main() -> None:

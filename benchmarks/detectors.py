@@ -27,7 +27,8 @@ from splitaudit.config import TrainingConfig
 from splitaudit.config_reading import load_config
 from splitaudit.defenses.during import During
 from splitaudit.defenses.member import Member
-from splitaudit.evaluation.detection import separation
+from splitaudit.evaluation.detection import FALSE_ALARMS, separation
+from splitaudit.evaluation.statistics import wilson_interval
 from splitaudit.experiments.parts import Parts, build
 from splitaudit.learning.client import Client
 from splitaudit.learning.state import State
@@ -207,17 +208,20 @@ def table(rows: Sequence[Row]) -> str:
         if not honest:
             continue
         false = sum(row.iteration is not None for row in honest)
+        low, high = wilson_interval(false, len(honest))
+        told = f"TPR@{int(FALSE_ALARMS * len(honest))}/{len(honest)}"
         lines += [
-            f"{detector}: {false} of {len(honest)} honest runs raise an alarm; "
+            f"{detector}: {false} of {len(honest)} honest runs raise an alarm "
+            f"({low:.0f} to {high:.0f}%, Wilson); "
             f"cost {100 * float(np.median([row.cost for row in honest])):.1f}% a step",
-            f"  {'server':<18}{'runs':>5}{'AUC':>7}{'TPR@1%':>8}{'alarms':>8}{'first alarm':>13}{'loss':>7}",
+            f"  {'server':<18}{'runs':>5}{'AUC':>7}{told:>10}{'alarms':>8}{'first alarm':>13}{'loss':>7}",
         ]
         for server in dict.fromkeys(row.server for row in mine if row.server != "honest"):
             tampered = [row for row in mine if row.server == server]
             steps = [row.iteration for row in tampered if row.iteration is not None]
             found = separation([row.score for row in honest], [row.score for row in tampered])
             lines.append(
-                f"  {server:<18}{len(tampered):>5}{found.auc:>7.2f}{found.power:>8.2f}"
+                f"  {server:<18}{len(tampered):>5}{found.auc:>7.2f}{found.power:>10.2f}"
                 f"{len(steps) / len(tampered):>8.2f}{(f'{np.median(steps):.0f}' if steps else '-'):>13}"
                 f"{_mean_loss(tampered):>7}"
             )

@@ -73,7 +73,7 @@ def attack(
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.run import attack as attack_run
 
-    names = [name.strip() for name in attacks.split(",") if name.strip()]
+    names = cli_defenses.split_names(attacks)
     with resumable():
         path, result = attack_run(run, names, set_, Reporter(), curves=eps_curve)
     _show_result(result, path)

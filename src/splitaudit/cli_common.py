@@ -10,10 +10,10 @@ Sets = Annotated[list[str], typer.Option("--set", metavar="A.B=VALUE", help="Ove
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
+def resumable(then: str = "goes on from the last checkpoint") -> Iterator[None]:
     """An interrupt is no accident here: it is told how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on from the last checkpoint.", err=True)
+        typer.echo(f"Stopped. The same command {then}.", err=True)
         raise typer.Exit(130) from None

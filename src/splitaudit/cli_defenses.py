@@ -14,7 +14,7 @@ from splitaudit.defenses.settings import choose
 from splitaudit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from splitaudit.evaluation.defense_result import DefenseResult
+    from splitaudit.evaluation.defense_result import DefenseResult, ServerResult
 
 
 def defend(
@@ -29,7 +29,7 @@ def defend(
     names = split_names(defense)
     if not names:
         raise ConfigError("--defense names no defence, such as harden.")
-    with resumable():
+    with resumable("keeps the defences that are finished"):
         for path, result in defend_run(run, names, set_, Reporter()):
             _show(result, path)
     if (run / "result.json").exists():  # a client's folder has none, since it knows no server's attacks
@@ -89,20 +89,31 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.1f} to {bounds[1]:.1f}"
+
+
+def _recovered(server: "ServerResult") -> str:
+    """The share that comes back, with its interval."""
+    if server.recovered is None or server.recovered_ci95 is None:
+        return "-"
+    low, high = server.recovered_ci95
+    return f"{server.recovered:.0f} ({low:.0f} to {high:.0f})"
+
+
 def _show(result: "DefenseResult", path: Path) -> None:
     before, after = result.clean_before.accuracy, result.clean.accuracy
     table = Table(title=f"{result.title} (clean: {before:.1f}% before, {after:.1f}% after)")
-    table.add_column("attacker", no_wrap=True)
+    for column in ("attacker", "knows"):
+        table.add_column(column, no_wrap=True)
     for column in ("before %", "after %", "95% interval", "recovered %"):
         table.add_column(column, justify="right", no_wrap=True)
     for server in result.servers:
-        low, high = server.accuracy_ci95
-        recovered = "-" if server.recovered is None else f"{server.recovered:.0f}"
-        interval = f"{low:.1f} to {high:.1f}"
-        table.add_row(server.server, f"{server.accuracy_before:.1f}", f"{server.accuracy:.1f}", interval, recovered)
+        figures = (f"{server.accuracy_before:.1f}", f"{server.accuracy:.1f}", _interval(server.accuracy_ci95))
+        table.add_row(server.server, server.knowledge, *figures, _recovered(server))
     for attack in result.white_box:
-        low, high = attack.accuracy_ci95
-        table.add_row(f"white box, {attack.name}", "", f"{attack.accuracy:.1f}", f"{low:.1f} to {high:.1f}", "")
+        figures = ("", f"{attack.accuracy:.1f}", _interval(attack.accuracy_ci95))
+        table.add_row(f"{attack.name}, {attack.n} images", "white-box", *figures, "")
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     cost = result.cost

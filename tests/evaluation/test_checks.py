@@ -92,12 +92,12 @@ def test_scored_images(probe: Probe, strong: Outcome, noise: Outcome) -> None:
 
 def test_untrained_model(parts: Parts) -> None:
     fresh = small_parts()
-    guessing = clean_accuracy(fresh.target(), fresh.data.test, 100, fresh.runtime)
+    guessing = clean_accuracy(fresh.target().logits, fresh.data.test, 100, fresh.runtime)
     by_chance = chance(fresh.data.test.labels)
     check = model_learned("model-learned", guessing, by_chance)
     assert not check.passed
     assert "guessing" in write_verdict(small_config(), guessing, {}, {check.name: check})
-    learned = clean_accuracy(parts.target(), parts.data.test, 100, parts.runtime)
+    learned = clean_accuracy(parts.target().logits, parts.data.test, 100, parts.runtime)
     assert model_learned("model-learned", learned, by_chance).passed
 
 

@@ -64,6 +64,8 @@ def test_a_server_has_its_best_attack_for_each_image(clean: Clean) -> None:
     assert adaptive.recovered == pytest.approx(100 * 50 / 75)
     assert (aligned.accuracy_before, aligned.accuracy) == (0, 100)
     assert aligned.recovered == pytest.approx(100 * 100 / 75)
+    assert aligned.recovered_ci95 is not None
+    assert aligned.recovered_ci95[0] < aligned.recovered < aligned.recovered_ci95[1]
 
 
 def test_the_adaptive_server_can_do_what_others_can_but_no_oracle(clean: Clean) -> None:
@@ -104,4 +106,5 @@ def test_chance_is_no_attack(clean: Clean, attacks: int, batch_size: int) -> Non
 def test_where_nothing_was_lost_nothing_is_recovered(clean: Clean) -> None:
     (found,) = score_servers(FirstPixel(), [crafted("true-input", (1, 2, 3, 0), (1, 2, 3, 4))], clean, batch_size=4)
     assert found.recovered is None
+    assert found.recovered_ci95 is None
     assert found.knowledge == "oracle"

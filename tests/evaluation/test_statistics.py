@@ -10,6 +10,7 @@ from splitaudit.evaluation.statistics import (
     over_seeds,
     paired_drop_interval,
     paired_estimate,
+    share_interval,
     wilson_interval,
 )
 
@@ -146,6 +147,27 @@ def test_paired_estimate_over_seeds_counts_them() -> None:
     few, many = (paired_estimate(np.repeat(by_seed[:, None], n, axis=1)) for n in (50, 5000))
     assert many.error == pytest.approx(by_seed.std(ddof=1) / 3**0.5, rel=0.05)
     assert few.error == pytest.approx(many.error, rel=0.2)
+
+
+@pytest.mark.parametrize(("images", "kept"), [(1000, 0.85), (200, 0.85), (200, 0.99), (200, 0.0)])
+def test_a_share_of_what_was_lost_covers(images: int, kept: float) -> None:
+    """Of 1,000 simulated tests, in which four images of five are lost, about 95% contain the share that comes back."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        lost = (rng.random(images) < 0.8).astype(float)
+        low, high = share_interval(lost * (rng.random(images) < kept), lost)
+        hits += low <= 100 * kept <= high
+    assert hits >= 930
+
+
+def test_what_comes_back_without_having_been_lost_counts() -> None:
+    """Images that the delivered model does not know, and the defended one does."""
+    part, whole = np.array([1.0, 1, 1, -1, 0, 0]), np.array([1.0, 1, 0, 0, 1, 1])
+    low, high = share_interval(part, whole)
+    assert (low + high) / 2 == pytest.approx(100 * 2 / 4)
+    with pytest.raises(ValueError, match="share of nothing"):
+        share_interval(part, np.zeros(6))
 
 
 def test_mean_estimate_is_that_of_a_textbook() -> None:

@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -19,11 +20,14 @@ from splitaudit.defenses.gate import Gated
 from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.defense_result import read_defense
-from splitaudit.experiments.hardened import load_hardened
+from splitaudit.experiments.hardened import load_hardened, save_hardened
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import defend, run
 from splitaudit.experiments.store import RunFolder
+from splitaudit.models import build_split_model
 from splitaudit.models.costs import multiply_adds
+from splitaudit.models.user import import_user_module
+from splitaudit.randomness import derive_seed
 from tests.conftest import SMALL, small_config, small_parts, without_timings
 from tests.experiments.test_sweep import TINY, Here
 from tests.test_cli import splitaudit
@@ -79,11 +83,8 @@ def test_each_has_a_folder_with_a_model_that_is_the_one_measured(defended: Path,
     test = small_parts(*TINY).data.test
     assert test.labels is not None
     with torch.no_grad():
-        named = load_hardened(folder)(test.images / 255).argmax(1)
-    # Random fronts draw on from where they are.
-    assert 100 * float((named == test.labels).float().mean()) == pytest.approx(
-        result.clean.accuracy, abs=0.01 if name in ("harden", "adversarial-training") else 15
-    )
+        named = load_hardened(folder, derive_seed(0, name))(test.images / 255).argmax(1)
+    assert 100 * float((named == test.labels).double().mean()) == pytest.approx(result.clean.accuracy)
     assert [server.server for server in result.servers] == ["aligned", "true-input", "adaptive"]
     assert {attack.name for attack in result.white_box} == {"pgd", "apgd-ce"}
     assert result.n == 20
@@ -91,6 +92,13 @@ def test_each_has_a_folder_with_a_model_that_is_the_one_measured(defended: Path,
     assert config.defense is not None
     assert config.defense.after == (name,)
     assert shlex.split(result.command)[:5] == ["splitaudit", "defend", str(defended), "--defense", name]
+
+
+def test_nobody_foresees_what_a_loaded_model_draws(defended: Path) -> None:
+    folder, images = folder_of("randomized-smoothing", defended), torch.rand(8, 1, 8, 8)
+    one, other, seeded, again = (load_hardened(folder, seed)(images) for seed in (None, None, 3, 3))
+    assert not torch.equal(one, other)
+    assert torch.equal(seeded, again)
 
 
 def test_the_loader_is_five_lines(defended: Path) -> None:
@@ -246,3 +254,28 @@ def test_a_bench_that_cannot_be_is_refused_at_once(
     assert splitaudit("bench-defenses", "demo", "--out", str(out), *options, monkeypatch=monkeypatch) == 2
     assert re.search(why, capsys.readouterr().err)
     assert not out.exists()
+
+
+def test_a_users_own_model_is_found_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that it had in the run is not where the model is used."""
+    source = """
+from collections import OrderedDict
+from torch import nn
+
+def make(num_classes, channels):
+    head = nn.Linear(144, num_classes)
+    return nn.Sequential(OrderedDict(stem=nn.Conv2d(channels, 4, 3), flat=nn.Flatten(), head=head))
+"""
+    trained, used = tmp_path / "trained", tmp_path / "used"
+    for folder in (trained, used):
+        folder.mkdir()
+        (folder / "model_of_a_hospital.py").write_text(source)
+    own = ("module=model_of_a_hospital:make", "name=null", "width=null", "input_end=stem", "server_end=flat")
+    config = small_config(*(f"model.{key}" for key in (*own, f"root={trained}")), "defense.after=[input-transform]")
+    import_user_module("model_of_a_hospital:make", trained)
+    cut = build_split_model(config.model, num_classes=10, image_shape=(1, 8, 8), mean=[0.0], std=[1.0], seed=0)
+    save_hardened(tmp_path, "input-transform", config, cut.whole, (1, 8, 8), 10)
+    shutil.rmtree(trained)
+    monkeypatch.delitem(sys.modules, "model_of_a_hospital", raising=False)
+    monkeypatch.chdir(used)
+    assert load_hardened(tmp_path)(torch.rand(2, 1, 8, 8)).shape == (2, 10)

@@ -140,7 +140,7 @@ def defense(name: str, before: float, after: float, clean: float, share: float) 
         "title": f"Title of {name}",
         "source": "",
         "settings": {},
-        "config": {},
+        "config": {"attack": {"eps": 8 / 255, "norm": "linf"}},
         "environment": {},
         "clean_before": {"accuracy": 88.0, "ci95": [87, 89], "n": 10000},
         "clean": {"accuracy": clean, "ci95": [clean - 1, clean + 1], "n": 10000},

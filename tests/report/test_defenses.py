@@ -9,7 +9,9 @@ import pytest
 from splitaudit.errors import RunError
 from splitaudit.report import render_report
 from splitaudit.report.defenses import read_remedies
-from tests.report.conftest import write_defense
+from tests.report.conftest import make_result, write_defense
+
+CONFIG = make_result()["config"]
 
 
 def test_the_best_bargain_comes_first(run: Path) -> None:
@@ -18,7 +20,7 @@ def test_the_best_bargain_comes_first(run: Path) -> None:
     write_defense(run, name="cheap", before=8, after=38, clean=86, share=10)
     write_defense(run, name="free", before=8, after=7, clean=88, share=0)
     write_defense(run, name="free-and-better", before=8, after=9, clean=88, share=0)
-    found = read_remedies(run)
+    found = read_remedies(run, CONFIG)
     assert [remedy.result.name for remedy in found] == ["cheap", "dear", "free-and-better", "free"]
     assert [remedy.bargain for remedy in found] == pytest.approx([(30 - 2) / 10, 52 / 50, 1.0, -1.0])
     page = render_report(run)
@@ -28,10 +30,28 @@ def test_the_best_bargain_comes_first(run: Path) -> None:
     assert "31.0<small>pgd, 1,000 images</small>27.5<small>apgd-ce, 100 images</small>" in page
 
 
+def test_what_was_attacked_otherwise_is_ranked_by_itself(run: Path) -> None:
+    """A wider budget costs more, so that more can come back. Each row says what it was told to do otherwise."""
+    write_defense(run, name="narrow", before=8, after=38, clean=88, share=10)
+    write_defense(run, name="wide", before=0, after=60, clean=88, share=10)
+    file = run / "defenses" / "wide" / "defense.json"
+    result = json.loads(file.read_text())
+    result["config"]["attack"]["eps"] = 16 / 255
+    result["command"] += " --set attack.eps=16/255 --set defense.harden.images=6000"
+    file.write_text(json.dumps(result))
+    narrow, wide = read_remedies(run, CONFIG)
+    assert (narrow.result.name, wide.result.name) == ("narrow", "wide")
+    assert narrow.bargain < wide.bargain
+    assert wide.settings == ["attack.eps=16/255", "defense.harden.images=6000"]
+    page = render_report(run)
+    assert "<small>attack.eps=16/255</small>" in page
+    assert "compare with nothing above them" in page
+
+
 def test_a_loss_is_no_smaller_for_having_taken_longer(run: Path) -> None:
     write_defense(run, name="bad-and-dear", before=30, after=20, clean=88, share=50)
     write_defense(run, name="bad", before=30, after=29, clean=88, share=2)
-    assert [remedy.result.name for remedy in read_remedies(run)] == ["bad", "bad-and-dear"]
+    assert [remedy.result.name for remedy in read_remedies(run, CONFIG)] == ["bad", "bad-and-dear"]
     assert "-10.00<small>in all</small>" in render_report(run).replace("\u2212", "-")
 
 

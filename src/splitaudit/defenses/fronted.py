@@ -23,6 +23,13 @@ class Front(nn.Module):
         return SampleNoise(len(images), self._generator, images.device)
 
 
+def begin_again(model: nn.Module) -> None:
+    """All fronts in the model make the draws again that they began with."""
+    for module in model.modules():
+        if isinstance(module, Front):
+            module.begin_again()
+
+
 class Fronted(nn.Module):
     """Pixels (N, C, H, W) to the logarithm of the mean prediction over `copies` images that `front` makes of each."""
 

@@ -73,7 +73,7 @@ def audit(
     n = attacked_images(config, len(data.test))
     batch_size = config.evaluation.batch_size
     progress("clean accuracy")
-    overall = clean_accuracy(target, data.test, batch_size, runtime)
+    overall = clean_accuracy(target.logits, data.test, batch_size, runtime)
     clean = measure_clean(target, data.test.subset(torch.arange(n)), batch_size, runtime)
     outcomes: dict[str, Outcome] = {}
     for attack in attacks:
@@ -93,7 +93,9 @@ def audit(
     checks = list(outcome_checks(overall, guessing, clean, outcomes, target))
     if target.proxy is not None:
         proxy = Target(target.proxy, None, None, None, runtime)
-        checks.append(model_learned("proxy-learned", clean_accuracy(proxy, data.test, batch_size, runtime), guessing))
+        checks.append(
+            model_learned("proxy-learned", clean_accuracy(proxy.logits, data.test, batch_size, runtime), guessing)
+        )
     probe = Probe(target, few, guessing, batch_size, runtime)
     strongest = next(name for name in _STRONGEST_FIRST if parse_name(name)[1].available(target))
     label_free = make_attack(strongest, config, target, budget)

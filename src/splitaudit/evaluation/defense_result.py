@@ -21,6 +21,7 @@ class DefendedAttack(_Part):
     gradient_evaluations: int
     """Per image."""
     accuracy_before: float
+    """Of the attacked images alone: unlike a server's, it does not ask whether an image is known unattacked, too."""
     accuracy: float
 
 
@@ -37,6 +38,8 @@ class ServerResult(_Part):
     accuracy_ci95: tuple[float, float]
     recovered: float | None
     """Share of the accuracy lost to this server that the defence brings back, in per cent; None if nothing was lost."""
+    recovered_ci95: tuple[float, float] | None = None
+    """Over other images; None if nothing was lost, and in files that are older."""
 
 
 class WhiteBoxResult(_Part):
@@ -51,9 +54,9 @@ class WhiteBoxResult(_Part):
 
 class CostResult(_Part):
     seconds: float
-    """Of all clients together, on the machine of the run."""
+    """Of all clients together, on the machine that applied the defence."""
     share_of_training: float
-    """Of the seconds that the training took, the server's own work included, in per cent."""
+    """Of the seconds that the training took, where that was computed, the server's own work included, in per cent."""
     gradient_evaluations: int
     """Backward passes of the model, counted in images."""
     traffic_bytes: int

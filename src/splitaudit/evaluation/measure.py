@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,10 +59,12 @@ def digest(images: Tensor) -> str:
     return hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-def clean_accuracy(target: Target, test: ImageSet, batch_size: int, runtime: Runtime) -> CleanResult:
-    """The target's accuracy on all test images."""
+def clean_accuracy(
+    classify: Callable[[Tensor], Tensor], test: ImageSet, batch_size: int, runtime: Runtime
+) -> CleanResult:
+    """The accuracy on all test images of what takes pixels (N, C, H, W) to class scores (N, classes)."""
     images, labels = test.images, _labels(test)
-    predicted = in_batches(lambda batch: target.logits(runtime.pixels(batch)).argmax(1).cpu(), images, batch_size)
+    predicted = in_batches(lambda batch: classify(runtime.pixels(batch)).argmax(1).cpu(), images, batch_size)
     correct, n = int((predicted == labels).sum()), len(labels)
     return CleanResult(accuracy=100 * correct / n, ci95=wilson_interval(correct, n), n=n)
 

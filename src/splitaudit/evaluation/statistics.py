@@ -99,6 +99,20 @@ def paired_estimate(values: NDArray[np.float64]) -> Estimate:
     return mean_estimate(np.hstack([values, extreme, -extreme]))
 
 
+def share_interval(part: NDArray[np.float64], whole: NDArray[np.float64]) -> Interval:
+    """Interval of `part.mean() / whole.mean()` over images (n,) each, in per cent: the ratio of two things that were
+    counted on the same images.
+
+    The error is that of `part - ratio whole` (linearisation; Cochran, 1977), taken as `paired_estimate` does.
+    Raises ValueError unless `whole` has a mean above zero.
+    """
+    if whole.mean() <= 0:
+        raise ValueError("share_interval: a share of nothing")
+    ratio = float(part.mean() / whole.mean())
+    low, high = paired_estimate(100 * (part - ratio * whole)[np.newaxis]).ci95
+    return float(100 * ratio + low / whole.mean()), float(100 * ratio + high / whole.mean())
+
+
 @dataclass(frozen=True)
 class SeedSummary:
     """A figure measured with several training seeds on the same test images."""

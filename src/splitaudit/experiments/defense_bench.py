@@ -182,6 +182,7 @@ def _rows(each: Benched, home: Path) -> list[dict[str, Any]]:
             "accuracy_low": server.accuracy_ci95[0],
             "accuracy_high": server.accuracy_ci95[1],
             "recovered": server.recovered,
+            **dict(zip(("recovered_low", "recovered_high"), server.recovered_ci95 or (None, None), strict=True)),
         }
         for server in result.servers
     ]
@@ -195,6 +196,8 @@ def _rows(each: Benched, home: Path) -> list[dict[str, Any]]:
             "accuracy_low": attack.accuracy_ci95[0],
             "accuracy_high": attack.accuracy_ci95[1],
             "recovered": None,
+            "recovered_low": None,
+            "recovered_high": None,
         }
         for attack in result.white_box
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from splitaudit.adversary import own_runtime
 from splitaudit.adversary.adaptive import ServerSide, make_surrogates
@@ -14,7 +14,7 @@ from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.after_settings import AfterDefense, RandomizedSmoothingConfig
-from splitaudit.defenses.fronted import Fronted
+from splitaudit.defenses.fronted import Fronted, begin_again
 from splitaudit.defenses.randomized_smoothing import certify
 from splitaudit.defenses.view import Trained
 from splitaudit.environment import describe_environment
@@ -22,14 +22,14 @@ from splitaudit.evaluation.attack import Attack, configured
 from splitaudit.evaluation.audit import attacked_images, make_budget
 from splitaudit.evaluation.defended import (
     Crafted,
-    accuracy_of,
     craft_threats,
+    per_cent,
     predictions_of,
     score_servers,
     white_box,
 )
 from splitaudit.evaluation.defense_result import CertifiedPoint, CostResult, DefenseResult, WhiteBoxResult
-from splitaudit.evaluation.measure import Clean, measure_clean
+from splitaudit.evaluation.measure import Clean, clean_accuracy, measure_clean
 from splitaudit.evaluation.result import CleanResult
 from splitaudit.evaluation.target import Target
 from splitaudit.evaluation.threats import make_threats, threats_through
@@ -66,7 +66,8 @@ class Bench:
         model = runtime.place(defense.whole(trained.model, settings, derive_seed(runtime.seed, name)))
         crafted = [*self.crafted, *self._knowing(name, settings)]
         self.reporter.say(f"Measuring {name}.")
-        overall = accuracy_of(model, self.data.test, batch_size, runtime)
+        begin_again(model)
+        overall = clean_accuracy(model, self.data.test, batch_size, runtime)
         taken, one = trained.cost, self.clean.images[:1]
         return trained, DefenseResult(
             name=name,
@@ -78,8 +79,8 @@ class Bench:
             clean_before=self.clean_before,
             clean=overall,
             n=len(self.clean.labels),
-            attacked_clean_before=_accuracy(self.clean.predictions, self.clean),
-            attacked_clean=_accuracy(predictions_of(model, self.clean.images, batch_size), self.clean),
+            attacked_clean_before=per_cent(self.clean.correct),
+            attacked_clean=per_cent(predictions_of(model, self.clean.images, batch_size) == self.clean.labels),
             eps_pixels=make_budget(config, self.target.model).eps_pixels,
             servers=score_servers(model, crafted, self.clean, batch_size),
             white_box=list(self._white_box(name, settings, trained.model)),
@@ -111,11 +112,12 @@ class Bench:
         config, defense, runtime = self.config, DEFENSES[name], self.target.runtime
         scored = runtime.place(defense.whole(model, settings, derive_seed(runtime.seed, name)))
         few = self.clean.first(config.evaluation.curve_images)
+        copies = defense.copies(settings)
         for recipe, clean in (("pgd", self.clean), ("apgd-ce", few)):
             attacked = scored
             if defense.front is not None:
                 front = defense.front(settings, derive_seed(runtime.seed, name, "white box", recipe))
-                attacked = Fronted(front, model, defense.copies(settings)).eval()
+                attacked = Fronted(front, model, copies).eval()
             attack = Attack(
                 recipe,
                 RECIPES[recipe].title,
@@ -124,11 +126,14 @@ class Bench:
                 configured(RECIPES[recipe], config),
                 make_budget(config, self.target.model),
             )
-            yield white_box(scored, attack, clean, config.evaluation.batch_size, runtime)
+            yield white_box(scored, attack, clean, config.evaluation.batch_size, runtime, copies)
 
 
 def set_up(config: RunConfig, target: Target, data: AuditData, training_seconds: float, reporter: Reporter) -> Bench:
-    """Craft what servers can, the adaptive one's surrogates included: it expects `defense.harden`'s settings."""
+    """Craft what servers can, the adaptive one's surrogates included: it expects `defense.harden`'s settings.
+
+    Raises DivergenceError if hardening a surrogate diverges.
+    """
     runtime, budget, batch_size = target.runtime, make_budget(config, target.model), config.evaluation.batch_size
     assert config.defense is not None, "the config names defences"
     n = attacked_images(config, len(data.test))
@@ -140,7 +145,7 @@ def set_up(config: RunConfig, target: Target, data: AuditData, training_seconds:
         surrogates = make_surrogates(side, budget, config.defense.harden, len(data.train.classes))
     threats = make_threats(config, target, budget, surrogates)
     crafted = craft_threats(threats, target, clean, batch_size, runtime, reporter.say)
-    overall = accuracy_of(target.model.whole, data.test, batch_size, runtime)
+    overall = clean_accuracy(target.model.whole, data.test, batch_size, runtime)
     return Bench(config, target, data, training_seconds, overall, clean, crafted, reporter)
 
 
@@ -161,7 +166,3 @@ def _certified(model: nn.Module, clean: Clean, settings: Any, seed: int) -> list
         )
         for factor in RADII
     ]
-
-
-def _accuracy(predictions: Tensor, clean: Clean) -> float:
-    return 100 * float((predictions == clean.labels).double().mean())

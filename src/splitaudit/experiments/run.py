@@ -109,6 +109,9 @@ def defend(
     """
     trained = RunFolder(path)
     config = _changed_afterwards(trained, [*overrides, *choose_after(names)], reporter)
+    then, now = (f"{c.runtime.device} in {c.runtime.precision}" for c in (trained.read_config(), config))
+    if then != now:
+        reporter.warn(f"Trained on {then}, defended on {now}: the share of the training's time compares the two.")
     with trained.locked():
         parts, training = _rebuilt(trained, config, reporter)
         defended = _defend(config, path, trained, parts, training, reporter, overrides)
@@ -128,7 +131,9 @@ def _changed_afterwards(trained: RunFolder, overrides: Sequence[str], reporter: 
     free = (*_FREE_IN_ATTACKS, *(() if trained_config.adversary.trains_shadow else ("attacker.",)))
     foreign = [d for d in config.differences(trained_config) if not d.startswith(free)]
     if foreign:
-        raise ConfigError(f"An attack on a finished run cannot change its {foreign[0].split(':')[0]}: start a new run.")
+        raise ConfigError(
+            f"What is done with a finished run cannot change its {foreign[0].split(':')[0]}: start a new run."
+        )
     for caution in config.cautions():
         reporter.warn(caution)
     return config

@@ -26,6 +26,8 @@ class Entry:
     ci95: Interval
     before: float | None
     recovered: float | None
+    recovered_ci95: Interval | None
+    """None where it is not known of every seed, or of one seed in a table that is older."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,18 @@ def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
     interval = seeds_interval(values) if len(rows) > 1 else (rows[0]["accuracy_low"], rows[0]["accuracy_high"])
     known = {key: [row for row in rows if row[key] is not None] for key in ("accuracy_before", "recovered")}
     before, recovered = (_mean(found, key) if found else None for key, found in known.items())
-    return Entry(float(values.mean()), interval, before, recovered)
+    return Entry(float(values.mean()), interval, before, recovered, _recovered_interval(rows))
+
+
+def _recovered_interval(rows: Sequence[dict[str, Any]]) -> Interval | None:
+    """Over the seeds; of one, over its images."""
+    shares = [row["recovered"] for row in rows]
+    if None in shares:
+        return None
+    if len(shares) > 1:
+        return seeds_interval(np.array(shares))
+    low, high = (rows[0].get(f"recovered_{end}") for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
 
 
 def _mean(rows: Sequence[dict[str, Any]], key: str) -> Any:

@@ -1,8 +1,11 @@
 """What a run's clients can do: its defences, the best bargain first."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from splitaudit.evaluation.defense_result import DefenseResult, ServerResult, read_defense
 
@@ -17,6 +20,14 @@ class Remedy:
     result: DefenseResult
     worst: ServerResult | None
     """Of the servers that are no oracles, the one that leaves the least accuracy; None if the server had nothing."""
+    comparable: bool
+    """Whether it was attacked as the run was: within the same budget, by as many steps, on the same images."""
+
+    @property
+    def settings(self) -> list[str]:
+        """What its command sets otherwise than the run does, as `a.b=value`."""
+        words = shlex.split(self.result.command)
+        return [value for option, value in pairwise(words) if option == "--set"]
 
     @property
     def spared_checkpoints(self) -> bool:
@@ -38,12 +49,14 @@ class Remedy:
         return self.gain / max(LEAST_COST, self.result.cost.share_of_training) if self.gain > 0 else self.gain
 
 
-def read_remedies(run: Path) -> list[Remedy]:
-    """Every defence that lies below the run, the best bargain first. Raises RunError for one that cannot be read."""
-    remedies = [_judged(read_defense(path)) for path in sorted((run / "defenses").glob("*/defense.json"))]
-    return sorted(remedies, key=lambda remedy: -remedy.bargain)
+def read_remedies(run: Path, config: Mapping[str, Any]) -> list[Remedy]:
+    """Every defence that lies below the run of this config, the best bargain first of those that were attacked as the
+    run was, then of the others. Raises RunError for one that cannot be read."""
+    remedies = [_judged(read_defense(path), config) for path in sorted((run / "defenses").glob("*/defense.json"))]
+    return sorted(remedies, key=lambda remedy: (not remedy.comparable, -remedy.bargain))
 
 
-def _judged(result: DefenseResult) -> Remedy:
+def _judged(result: DefenseResult, config: Mapping[str, Any]) -> Remedy:
     servers: Sequence[ServerResult] = [server for server in result.servers if server.knowledge == "server"]
-    return Remedy(result, min(servers, key=lambda server: server.accuracy, default=None))
+    worst = min(servers, key=lambda server: server.accuracy, default=None)
+    return Remedy(result, worst, all(result.config.get(key) == config.get(key) for key in ("attack", "evaluation")))

@@ -55,7 +55,7 @@ def render_report(run: Path) -> str:
             eps_chart=eps_figure(lines, unit, own),
             worst_cases=by_knowledge(result.worst_cases),
             curves=[(curve, curve_figure([CurveLine(curve)])) for curve in curves if curve.values],
-            remedies=read_remedies(run),
+            remedies=read_remedies(run, result.config),
             # `defend` adds what it finds to the page of the run whose model it is.
             own_model=run.parent.name != "attacks",
             gallery=make_gallery(samples) if samples else None,
