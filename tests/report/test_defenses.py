@@ -26,7 +26,7 @@ def test_the_best_bargain_comes_first(run: Path) -> None:
     page = render_report(run)
     assert page.index("Title of cheap") < page.index("Title of dear")
     assert "splitaudit defend runs/first --defense cheap" in page
-    assert "50.0% of the training; a prediction takes 4.0 times as much" in page
+    assert "50.0% of the training</small><small>a prediction: 4.0 times</small>" in page
     assert "31.0<small>pgd, 1,000 images</small>27.5<small>apgd-ce, 100 images</small>" in page
 
 
