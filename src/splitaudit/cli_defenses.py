@@ -94,11 +94,11 @@ def _interval(bounds: tuple[float, float]) -> str:
 
 
 def _recovered(server: "ServerResult") -> str:
-    """The share that comes back, with its interval."""
-    if server.recovered is None or server.recovered_ci95 is None:
+    """The share that comes back, with its interval if there is one: older results have none."""
+    if server.recovered is None:
         return "-"
-    low, high = server.recovered_ci95
-    return f"{server.recovered:.0f} ({low:.0f} to {high:.0f})"
+    low, high = server.recovered_ci95 or (None, None)
+    return f"{server.recovered:.0f}" if low is None else f"{server.recovered:.0f} ({low:.0f} to {high:.0f})"
 
 
 def _show(result: "DefenseResult", path: Path) -> None:

@@ -78,7 +78,7 @@ def fine_tune(
     Args:
         passes: backward passes of the model that the loss takes for each image in the mean, for the bill.
 
-    Raises DivergenceError after an epoch in which a loss was not finite.
+    Raises DivergenceError after an epoch that leaves a parameter or a statistic that is not finite.
     """
     began = time.perf_counter()
     parties = list(enumerate(shares))
@@ -95,7 +95,6 @@ def fine_tune(
     )
     trained, done, seen = TrainedLayers(name, model, schedule, runtime), 0, 0
     shared = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    finite = torch.ones((), dtype=torch.bool, device=runtime.device)
     for epoch in range(config.epochs):
         for group, length in zip(groups, lengths, strict=True):
             total: State = {}
@@ -109,18 +108,17 @@ def fine_tune(
                     seen += len(chosen)
                     pixels = _pixels(share.variants[chosen], training, runtime, generator)
                     targets = share.targets[chosen].to(runtime.device)
-                    lost = loss(Learner(trained, iteration), pixels, targets, generator)
-                    lost.backward()
+                    loss(Learner(trained, iteration), pixels, targets, generator).backward()
                     trained.update(iteration)
-                    finite &= lost.detach().isfinite()
                 add_weighted(
                     total, model.state_dict(), len(share.targets) / sum(len(each.targets) for _, each in group)
                 )
             shared, done = total, done + length
-        if not finite:
+        if not all(tensor.isfinite().all() for tensor in shared.values()):
             raise DivergenceError(
-                f"{name}: the loss became infinite or NaN in epoch {epoch + 1} of {config.epochs}, at a learning_rate "
-                f"of {config.learning_rate:g}. Choose a smaller one in that defence's part of the section defense."
+                f"{name}: a parameter became infinite or NaN in epoch {epoch + 1} of {config.epochs}, at a "
+                f"learning_rate of {config.learning_rate:g}. Choose a smaller one in that defence's part of the "
+                "section defense."
             )
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)
