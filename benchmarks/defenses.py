@@ -156,8 +156,8 @@ def _worst_attack(result: DefenseResult) -> list[str]:
     aligned = [attack for attack in attacks if attack.name == "aligned"]
     if not aligned:
         return []
-    worst, taken = min(attacks, key=lambda attack: attack.accuracy), result.attacked_clean_before
-    taken -= aligned[0].accuracy_before
+    worst = min(attacks, key=lambda attack: attack.accuracy)
+    taken = result.attacked_clean_before - aligned[0].accuracy_before
     share = 100 * (worst.accuracy - aligned[0].accuracy_before) / taken
     left = f"{worst.accuracy:.1f}, {share:.1f}% of what aligned took"
     return [f"worst single attack of {len(attacks)}, {worst.name}: {left}"]

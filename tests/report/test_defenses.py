@@ -40,6 +40,7 @@ def test_what_was_attacked_otherwise_is_ranked_by_itself(run: Path) -> None:
     result["command"] += " --set attack.eps=16/255 --set defense.harden.images=6000"
     file.write_text(json.dumps(result))
     narrow, wide = read_remedies(run, CONFIG)
+    assert not any(remedy.comparable for remedy in read_remedies(run, {**CONFIG, "attacker": {"images": 16}}))
     assert (narrow.result.name, wide.result.name) == ("narrow", "wide")
     assert narrow.bargain < wide.bargain
     assert wide.settings == ["attack.eps=16/255", "defense.harden.images=6000"]

@@ -116,9 +116,9 @@ def fine_tune(
             shared, done = total, done + length
         if not all(tensor.isfinite().all() for tensor in shared.values()):
             raise DivergenceError(
-                f"{name}: a parameter became infinite or NaN in epoch {epoch + 1} of {config.epochs}, at a "
-                f"learning_rate of {config.learning_rate:g}. Choose a smaller one in that defence's part of the "
-                "section defense."
+                f"{name}: a parameter or a statistic became infinite or NaN in epoch {epoch + 1} of {config.epochs}, "
+                f"at a rate of {config.learning_rate:g}. Lower the learning_rate of this defence in the section defense; "
+                "an adaptive server goes by that of harden."
             )
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)

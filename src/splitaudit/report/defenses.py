@@ -21,7 +21,8 @@ class Remedy:
     worst: ServerResult | None
     """Of the servers that are no oracles, the one that leaves the least accuracy; None if the server had nothing."""
     comparable: bool
-    """Whether it was attacked as the run was: within the same budget, by as many steps, on the same images."""
+    """Whether it was attacked as the run was: within the same budget, by a server with the same images and fits, and as
+    many test images."""
 
     @property
     def settings(self) -> list[str]:
@@ -59,4 +60,12 @@ def read_remedies(run: Path, config: Mapping[str, Any]) -> list[Remedy]:
 def _judged(result: DefenseResult, config: Mapping[str, Any]) -> Remedy:
     servers: Sequence[ServerResult] = [server for server in result.servers if server.knowledge == "server"]
     worst = min(servers, key=lambda server: server.accuracy, default=None)
-    return Remedy(result, worst, all(result.config.get(key) == config.get(key) for key in ("attack", "evaluation")))
+    return Remedy(result, worst, _attacks(result.config) == _attacks(config))
+
+
+def _attacks(config: Mapping[str, Any]) -> list[Any]:
+    """What of a config decides how servers attack."""
+    return [
+        *(config.get(key) for key in ("attack", "attacker", "alignment")),
+        config.get("evaluation", {}).get("images"),
+    ]
