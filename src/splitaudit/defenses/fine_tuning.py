@@ -117,8 +117,8 @@ def fine_tune(
         if not all(tensor.isfinite().all() for tensor in shared.values()):
             raise DivergenceError(
                 f"{name}: a parameter or a statistic became infinite or NaN in epoch {epoch + 1} of {config.epochs}, "
-                f"at a rate of {config.learning_rate:g}. Lower the learning_rate of this defence in the section defense; "
-                "an adaptive server goes by that of harden."
+                f"at a rate of {config.learning_rate:g}. Lower the learning_rate of this defence in the section "
+                "defense; an adaptive server goes by that of harden."
             )
     model.load_state_dict(shared)
     model.eval().requires_grad_(False)

@@ -65,7 +65,5 @@ def _judged(result: DefenseResult, config: Mapping[str, Any]) -> Remedy:
 
 def _attacks(config: Mapping[str, Any]) -> list[Any]:
     """What of a config decides how servers attack."""
-    return [
-        *(config.get(key) for key in ("attack", "attacker", "alignment")),
-        config.get("evaluation", {}).get("images"),
-    ]
+    sections = [config.get(key) for key in ("attack", "attacker", "alignment")]
+    return [*sections, config.get("evaluation", {}).get("images")]
