@@ -134,6 +134,17 @@ def test_a_damaged_result_is_made_again(defended: Path) -> None:
     assert read_defense(file) == result
 
 
+def test_costs_are_those_of_the_run_and_of_every_copy(defended: Path) -> None:
+    """The share is of this run's training; who averages gradients over copies pays for each of them."""
+    results = {name: read_defense(folder_of(name, defended) / "defense.json") for name in NAMES}
+    seconds = json.loads((defended / "result.json").read_text())["training"]["seconds"]
+    for result in results.values():
+        assert result.cost.share_of_training == pytest.approx(100 * result.cost.seconds / seconds)
+    spent = {name: [box.gradient_evaluations for box in result.white_box] for name, result in results.items()}
+    assert spent["harden"] == spent["adversarial-training"]
+    assert spent["randomized-smoothing"] == spent["input-transform"] == [2 * each for each in spent["harden"]]
+
+
 def test_what_a_prediction_takes(defended: Path) -> None:
     """Two models, each of which also sees the mirror image, and a gate; two votes; and what comes before the model.
     Beside a model as small as this, JPEG counts, and the gate for more than that."""
