@@ -97,8 +97,8 @@ def _recovered(server: "ServerResult") -> str:
     """The share that comes back, with its interval if there is one: older results have none."""
     if server.recovered is None:
         return "-"
-    low, high = server.recovered_ci95 or (None, None)
-    return f"{server.recovered:.0f}" if low is None else f"{server.recovered:.0f} ({low:.0f} to {high:.0f})"
+    share = f"{server.recovered:.0f}"
+    return share if server.recovered_ci95 is None else share + " ({:.0f} to {:.0f})".format(*server.recovered_ci95)
 
 
 def _show(result: "DefenseResult", path: Path) -> None:

@@ -35,6 +35,11 @@ def test_a_share_steps_on_within_the_budget(norm: Norm, eps: float) -> None:
     nobody = config.model_copy(update={"stepped": 0.0})
     none = some_stepped(nobody, model, clean, attacked, cross_entropy, labels, budget, generator)
     assert none is attacked
+    # A server with few images has batches of which such a share is less than half an image.
+    few, x = config.model_copy(update={"stepped": 0.1}), slice(0, 3)
+    one = some_stepped(few, model, clean[x], attacked[x], cross_entropy, labels[x], budget, generator)
+    assert not torch.equal(one[0], attacked[0])
+    assert torch.equal(one[1:], attacked[1:3])
 
 
 def test_what_a_model_is_hardened_on_goes_beyond_the_budget() -> None:

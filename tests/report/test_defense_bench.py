@@ -27,6 +27,16 @@ def test_each_budget_has_its_own_clean_accuracy(tmp_path: Path) -> None:
     assert "7.6 MB" in page
 
 
+def test_shares_that_come_back_have_intervals(tmp_path: Path) -> None:
+    """Over the seeds; of a single one over its images, which a table from before does not have."""
+    one, other = bench_rows(0.1, 0, 84.0, 1), bench_rows(0.1, 1, 86.0, 1)
+    other[0]["recovered"] = 52.0
+    assert "recovered 51% (38.3 to 63.7)" in write_bench(tmp_path, defenses=[*one, *other]).read_text()
+    told = one[0] | {"recovered_low": 45.0, "recovered_high": 55.0}
+    assert "recovered 50% (45.0 to 55.0)" in write_bench(tmp_path, defenses=[told]).read_text()
+    assert "recovered 50%</small>" in write_bench(tmp_path, defenses=one).read_text()
+
+
 def test_detectors_are_judged_by_the_passive_servers_trainings(tmp_path: Path) -> None:
     """Their alarms are false ones, and their scores the threshold at which others must be noticed."""
     honest, tampered = detection_rows(0.0, [1.0, 2.0, 12.0, None]), detection_rows(0.1, [11.0, 13.0, 14.0, 3.0])

@@ -62,8 +62,8 @@ def load_hardened(folder: Path, seed: int | None = None) -> nn.Module:
         config = ModelConfig.model_validate_json(traits["model"])
         defense = DefenseConfig.model_validate_json(traits["defense"])
         if config.module is not None:
-            found = config.root is not None and config.root.is_dir()
-            import_user_module(config.module, config.root if found else None)
+            root = config.root if config.root is not None and config.root.is_dir() else None
+            import_user_module(config.module, root)
         channels, height, width = json.loads(traits["image_shape"])
         build = partial(
             build_split_model,

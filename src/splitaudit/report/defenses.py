@@ -26,7 +26,7 @@ class Remedy:
 
     @property
     def settings(self) -> list[str]:
-        """What its command sets otherwise than the run does, as `a.b=value`."""
+        """What its command sets otherwise than the trained run does, as `a.b=value`."""
         words = shlex.split(self.result.command)
         return [value for option, value in pairwise(words) if option == "--set"]
 
