@@ -121,7 +121,9 @@ def align(result: dict[str, Any]) -> None:
     result["diagnoses"] = [diagnosis("untrained", 0.826, 0.0034), diagnosis("aligned", 0.077, 0.7688)]
 
 
-def defense(name: str, before: float, after: float, clean: float, share: float) -> dict[str, Any]:
+def defense(
+    name: str, before: float, after: float, clean: float, share: float, prediction: float = 4.0
+) -> dict[str, Any]:
     """A `defense.json` of a model with 88% clean accuracy."""
 
     def server(which: str, knowledge: str, accuracy: float) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def defense(name: str, before: float, after: float, clean: float, share: float) 
             "share_of_training": share,
             "gradient_evaluations": 1,
             "traffic_bytes": 0,
-            "prediction": 4.0,
+            "prediction": prediction,
         },
         "command": f"splitaudit defend runs/first --defense {name}",
     }

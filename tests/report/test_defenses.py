@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,14 +16,16 @@ CONFIG = make_result()["config"]
 
 
 def test_the_best_bargain_comes_first(run: Path) -> None:
-    """Points under the worst server that is no oracle, less what is lost left alone, by per cent of the training."""
+    """Points under the worst server that is no oracle, less what is lost left alone, by per cent of the training and by
+    the work for a prediction: a cheap vote of many copies is dear to whoever uses it."""
     write_defense(run, name="dear", before=8, after=60, clean=88, share=50)
     write_defense(run, name="cheap", before=8, after=38, clean=86, share=10)
+    write_defense(run, name="voting", before=8, after=11, clean=88, share=1, prediction=16)
     write_defense(run, name="free", before=8, after=7, clean=88, share=0)
     write_defense(run, name="free-and-better", before=8, after=9, clean=88, share=0)
     found = read_remedies(run, CONFIG)
-    assert [remedy.result.name for remedy in found] == ["cheap", "dear", "free-and-better", "free"]
-    assert [remedy.bargain for remedy in found] == pytest.approx([(30 - 2) / 10, 52 / 50, 1.0, -1.0])
+    assert [remedy.result.name for remedy in found] == ["cheap", "dear", "free-and-better", "voting", "free"]
+    assert [remedy.bargain for remedy in found] == pytest.approx([28 / 40, 52 / 200, 1 / 4, 3 / 16, -1.0])
     page = render_report(run)
     assert page.index("Title of cheap") < page.index("Title of dear")
     assert "splitaudit defend runs/first --defense cheap" in page
@@ -63,6 +66,14 @@ def test_without_any_it_says_how(run: Path, tmp_path: Path) -> None:
     assert "What you can do" not in render_report(attack)
     write_defense(attack, name="harden", before=8, after=60, clean=88, share=50)
     assert "What you can do" in render_report(attack)
+
+
+def test_where_nobody_watched_it_says_how(run: Path, result: dict[str, Any]) -> None:
+    watch = "--defense gradient-decomposition,faint-steps"
+    assert watch in render_report(run)
+    found = {"name": "faint-steps", "score": 0.5, "threshold": 19.1, "iteration": None}
+    (run / "result.json").write_text(json.dumps(result | {"detections": [found]}))
+    assert watch not in render_report(run)
 
 
 def test_a_damaged_one_is_told(run: Path) -> None:

@@ -12,7 +12,7 @@ from splitaudit.errors import RunError
 from splitaudit.evaluation.seeds import AttackOverSeeds, read_seeds
 from splitaudit.report import render_seeds_report, write_seeds_report
 from splitaudit.report.seeds_chart import seeds_figure
-from tests.report.conftest import SEEDS
+from tests.report.conftest import SEEDS, write_defense
 from tests.report.test_ladder import coloured
 from tests.report.test_page import HOSTILE, Page
 
@@ -98,6 +98,42 @@ def test_without_server_or_noise(over_seeds: Path) -> None:
     assert "No attack of the server was run." in text
     assert "No noise was run" in text
     assert "None" not in text
+
+
+def test_defences_are_summed_up_over_the_seeds(over_seeds: Path) -> None:
+    """Means of what was told to do the same, the best bargain first; one that a seed alone has says so."""
+    assert "What you can do" not in render_seeds_report(over_seeds, over_seeds)
+    for seed, after in zip(SEEDS, (60.0, 63.0, 66.0), strict=True):
+        write_defense(over_seeds / f"seed-{seed}", name="dear", before=8, after=after, clean=87, share=50)
+    write_defense(over_seeds / "seed-4", name="cheap", before=8, after=38, clean=88, share=10)
+    text = Page(render_seeds_report(over_seeds, over_seeds)).text
+    # Student's t of 60, 63 and 66, two degrees of freedom; 55 - 1 points for 50% of the training, by four.
+    assert "Title of dear 63.0 55.5 to 70.5 8.0 87.0 87.0 to 87.0 88.0 50.0 4.0 0.27" in text
+    assert "Title of cheap seed 4 alone 38.0 36.0 to 40.0 8.0 88.0 87.0 to 89.0 88.0 10.0 4.0 0.75" in text
+    assert text.index("Title of cheap") < text.index("Title of dear")
+
+
+def test_a_seeds_defence_with_other_settings_counts_by_itself(over_seeds: Path) -> None:
+    for seed in SEEDS:
+        write_defense(over_seeds / f"seed-{seed}", name="harden", before=8, after=60, clean=88, share=50)
+    file = over_seeds / "seed-5" / "defenses" / "harden" / "defense.json"
+    wide = json.loads(file.read_text())
+    wide["config"]["attack"]["eps"] = 16 / 255
+    wide["command"] += " --set attack.eps=16/255"
+    file.write_text(json.dumps(wide))
+    text = Page(render_seeds_report(over_seeds, over_seeds)).text
+    assert "Title of harden seeds 3, 4 alone 60.0" in text
+    assert "Title of harden seed 5 alone attack.eps=16/255 60.0" in text
+    assert "compare with nothing above them" in text
+
+
+def test_what_detectors_noticed_is_told_by_seed(over_seeds: Path, result: dict[str, Any]) -> None:
+    assert "What the clients noticed" not in render_seeds_report(over_seeds, over_seeds)
+    for seed, score in ((3, 0.5), (5, 20.5)):
+        found = {"name": "faint-steps", "score": score, "threshold": 19.1, "iteration": 322 if score > 19.1 else None}
+        (over_seeds / f"seed-{seed}" / "result.json").write_text(json.dumps(result | {"detections": [found]}))
+    text = Page(render_seeds_report(over_seeds, over_seeds)).text
+    assert "faint-steps 1 of 2 none 0.50; alarm above 19.10 – ✗ 322 20.50; alarm above 19.10" in text
 
 
 def test_names_are_no_markup(over_seeds: Path, result: dict[str, Any]) -> None:

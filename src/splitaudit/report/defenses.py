@@ -46,8 +46,10 @@ class Remedy:
 
     @property
     def bargain(self) -> float:
-        """The gain for each per cent of the training's time; a loss is one whatever it took, and stays whole."""
-        return self.gain / max(LEAST_COST, self.result.cost.share_of_training) if self.gain > 0 else self.gain
+        """The gain for each per cent of the training's time, by how many times as much each prediction takes from then
+        on; a loss is one whatever it took, and stays whole."""
+        once, always = max(LEAST_COST, self.result.cost.share_of_training), self.result.cost.prediction or 1.0
+        return self.gain / (once * always) if self.gain > 0 else self.gain
 
 
 def read_remedies(run: Path, config: Mapping[str, Any]) -> list[Remedy]:
