@@ -1,7 +1,7 @@
 """What can be had from an object: the threat model is that no path leads from the server to the clients."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 from torch import Tensor
@@ -34,11 +34,15 @@ def reachable(root: object) -> Iterator[object]:
 
 def assert_nothing_of_the_clients(roots: object, parts: Parts) -> None:
     """Neither what F1 and F3 hold, nor the clients' images and labels, nor the seed they could be computed from."""
-    found = list(reachable(roots))
     secrets = [tensor for layers in (parts.model.F1, parts.model.F3) for tensor in layers.state_dict().values()]
     secrets += [parts.data.train.images, parts.data.test.images, parts.data.train.labels, parts.data.test.labels]
+    assert_none_of(secrets, roots)
+    assert parts.runtime.seed not in {item.seed for item in reachable(roots) if isinstance(item, Runtime)}
+
+
+def assert_none_of(secrets: Sequence[Tensor], roots: object) -> None:
+    """No tensor that can be had shares memory with one of these."""
     storages = {tensor.untyped_storage().data_ptr() for tensor in secrets}
-    reached = [item for item in found if isinstance(item, Tensor)]
+    reached = [item for item in reachable(roots) if isinstance(item, Tensor)]
     assert reached, "the walk is blind"
     assert not [item.shape for item in reached if item.untyped_storage().data_ptr() in storages]
-    assert parts.runtime.seed not in {item.seed for item in found if isinstance(item, Runtime)}

@@ -7,14 +7,16 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import cast
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
-from splitaudit import cli_sweeps
+from splitaudit import cli_sweeps, experiments
 from splitaudit.defenses import gate
 from splitaudit.defenses.gate import Gated
 from splitaudit.defenses.mirrored import Mirrored
@@ -145,6 +147,17 @@ def test_costs_are_those_of_the_run_and_of_every_copy(defended: Path) -> None:
     assert spent["randomized-smoothing"] == spent["input-transform"] == [2 * each for each in spent["harden"]]
 
 
+def test_that_a_share_compares_two_ways_to_compute_is_told(defended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training in one precision takes other seconds than a defence in another."""
+    monkeypatch.setattr(experiments.run, "_defend", lambda *_: [])
+    said = [StringIO(), StringIO()]
+    for out, overrides in zip(said, ([], ["runtime.precision=bf16"]), strict=True):
+        defend(defended, ["harden"], overrides, Reporter(Console(file=out)))
+    same, other = (out.getvalue() for out in said)
+    assert "Warning" not in same
+    assert "Trained on cpu in float32, defended on cpu in bf16: the share of the training's time" in other
+
+
 def test_what_a_prediction_takes(defended: Path) -> None:
     """Two models, each of which also sees the mirror image, and a gate; two votes; and what comes before the model.
     Beside a model as small as this, JPEG counts, and the gate for more than that."""
@@ -221,6 +234,7 @@ def test_bench_crosses_budgets_and_servers(
         "white box, pgd",
         "white box, apgd-ce",
     }
+    assert all(row["clean_low"] < row["clean"] < row["clean_high"] for row in rows)
     (watched,) = pq.read_table(tmp_path / "out" / "detections.parquet").to_pylist()
     assert (watched["detector"], watched["cut"], watched["alpha"]) == ("gradient-decomposition", "depth2", 1.0)
     assert watched["score"] is not None

@@ -1,9 +1,11 @@
-"""Which images clients give to a defence: as many as were asked for, evenly."""
+"""What clients give to a defence: images, as many as were asked for, evenly; nothing of the server's or the test's."""
 
 import pytest
 
 from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.experiments.delivered_view import dealt, delivered_view
+from splitaudit.runtime import Runtime
+from tests.adversary.reach import assert_none_of, reachable
 from tests.conftest import small_config, small_parts
 
 
@@ -30,3 +32,18 @@ def test_as_many_as_were_asked_for(partition: str) -> None:
         shares = delivered_view(config, parts.model, parts.data, settings, parts.runtime).shares
         assert sum(len(share) for share in shares) == images
         assert len(shares) == parties
+
+
+def test_neither_the_server_nor_the_test_can_be_reached() -> None:
+    """The defender's side of the threat model: no test image, no shadow layer, no image of the server's, and no seed
+    from which the server's or another's draws could be computed."""
+    parts, config = small_parts("adversary.kind=sladv"), small_config()
+    list(parts.session.rounds())
+    view = delivered_view(config, parts.model, parts.data, FineTuningConfig(images=40), parts.runtime)
+    adversary, data = parts.session.server.adversary, parts.data
+    assert adversary is not None
+    images = [data.test.images, data.test.labels, data.attacker.images, data.train.images]
+    assert_none_of([*images, *adversary.shadow.state_dict().values()], view)
+    seeds = {item.seed for item in reachable(view) if isinstance(item, Runtime)}
+    assert seeds
+    assert parts.runtime.seed not in seeds

@@ -21,10 +21,19 @@ def test_each_budget_has_its_own_clean_accuracy(tmp_path: Path) -> None:
         *bench_rows(0.2, 1, 72.0, 2),
     ]
     page = write_bench(tmp_path, defenses=found).read_text()
-    assert "85.0<small>before 88.0" in page
-    assert "71.0<small>before 88.0" in page
+    # Student's t of 84 and 86, one degree of freedom.
+    assert "85.0<small>72.3 to 97.7</small><small>before 88.0" in page
+    assert "71.0<small>58.3 to 83.7</small><small>before 88.0" in page
     assert "12,345 gradients" in page
     assert "7.6 MB" in page
+
+
+def test_clean_accuracy_of_one_seed_has_its_interval_over_images(tmp_path: Path) -> None:
+    """Which a table from before does not have."""
+    (row,) = bench_rows(0.1, 0, 84.0, 1)
+    assert "84.0<small>before 88.0" in write_bench(tmp_path, defenses=[row]).read_text()
+    told = row | {"clean_low": 83.1, "clean_high": 84.9}
+    assert "84.0<small>83.1 to 84.9</small><small>before 88.0" in write_bench(tmp_path, defenses=[told]).read_text()
 
 
 def test_shares_that_come_back_have_intervals(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def _rows(each: Benched, home: Path) -> list[dict[str, Any]]:
         "seed": each.seed,
         "clean_before": result.clean_before.accuracy,
         "clean": result.clean.accuracy,
+        "clean_low": result.clean.ci95[0],
+        "clean_high": result.clean.ci95[1],
         "seconds": cost.seconds,
         "share_of_training": cost.share_of_training,
         "gradient_evaluations": cost.gradient_evaluations,

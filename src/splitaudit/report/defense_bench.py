@@ -45,6 +45,8 @@ class Alone:
 
     clean_before: float
     clean: float
+    clean_ci95: Interval | None
+    """None of one seed in tables that are older."""
     seconds: float
     share_of_training: float
     gradient_evaluations: float
@@ -177,7 +179,10 @@ def _watched(alpha: float, rows: Sequence[dict[str, Any]], passive: Sequence[flo
 def _alone(rows: Sequence[dict[str, Any]]) -> Alone | None:
     """Of all rows of one budget, of which every seed has one for each attacker."""
     each = list({row["seed"]: row for row in rows}.values())
-    return Alone(**{field.name: _mean(each, field.name) for field in fields(Alone)}) if each else None
+    if not each:
+        return None
+    means = {field.name: _mean(each, field.name) for field in fields(Alone) if field.name != "clean_ci95"}
+    return Alone(**means, clean_ci95=_interval(each, "clean"))
 
 
 def _which(row: dict[str, Any]) -> tuple[str, str, float]:
@@ -187,21 +192,21 @@ def _which(row: dict[str, Any]) -> tuple[str, str, float]:
 def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
     if not rows:
         return None
-    values = np.array([row["accuracy"] for row in rows])
-    interval = seeds_interval(values) if len(rows) > 1 else (rows[0]["accuracy_low"], rows[0]["accuracy_high"])
     known = {key: [row for row in rows if row[key] is not None] for key in ("accuracy_before", "recovered")}
     before, recovered = (_mean(found, key) if found else None for key, found in known.items())
-    return Entry(float(values.mean()), interval, before, recovered, _recovered_interval(rows))
+    interval = _interval(rows, "accuracy")
+    assert interval is not None, "every table has those of accuracies"
+    return Entry(_mean(rows, "accuracy"), interval, before, recovered, _interval(rows, "recovered"))
 
 
-def _recovered_interval(rows: Sequence[dict[str, Any]]) -> Interval | None:
-    """Over the seeds; of one, over its images."""
-    shares = [row["recovered"] for row in rows]
-    if None in shares:
+def _interval(rows: Sequence[dict[str, Any]], key: str) -> Interval | None:
+    """Over the seeds; of one, over its images, if the table has that."""
+    values = [row[key] for row in rows]
+    if None in values:
         return None
-    if len(shares) > 1:
-        return seeds_interval(np.array(shares))
-    low, high = (rows[0].get(f"recovered_{end}") for end in ("low", "high"))
+    if len(values) > 1:
+        return seeds_interval(np.array(values))
+    low, high = (rows[0].get(f"{key}_{end}") for end in ("low", "high"))
     return None if low is None or high is None else (low, high)
 
 
