@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitaudit.adversary.evasion import Evasion
+from splitaudit.adversary import evasion
+from splitaudit.adversary.evasion import Evasion, _along
 from splitaudit.config import EvasionConfig
 from splitaudit.learning.server import ServerView
 from splitaudit.learning.state import State
@@ -42,8 +43,8 @@ def view(seed: int, scale: float = 1.0) -> ServerView:
     return ServerView(o1 + 1, o2, scale * do2, scale * do1, nn.Identity(), torch.empty(0), generator)
 
 
-def added(evasion: Evasion, seen: ServerView) -> Tensor:
-    return evasion.respond(seen) - seen.activation_gradient
+def added(tampering: Evasion, seen: ServerView) -> Tensor:
+    return tampering.respond(seen) - seen.activation_gradient
 
 
 def test_late_and_sparse() -> None:
@@ -62,17 +63,42 @@ def test_orthogonal_to_the_activations_and_their_mean() -> None:
     assert float(left.norm()) > 0.8 * float((10 * direction(left)).norm())
 
 
+def test_orthogonal_also_once_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient in bfloat16 swallows small tampering, more of it where the gradient is large: what is left has a part
+    along the activations again, which is taken away, too."""
+    generator = torch.Generator().manual_seed(1)
+    o1 = torch.randn(32, 16, 32, 32, generator=generator).relu().bfloat16().float()
+    honest = torch.randn(o1.shape, generator=generator) * (0.2 + o1)
+    honest = (honest - _along(honest, o1)).bfloat16().float()
+    tampering = 0.005 * (o1**2 + torch.randn(o1.shape, generator=generator))
+
+    class Faint(Pulls):
+        def respond(self, view: ServerView) -> Tensor:
+            return (honest + tampering).to(view.activation_gradient.dtype)
+
+    def left() -> Tensor:
+        sent = torch.bfloat16
+        seen = replace(view(0), activations=o1.to(sent), activation_gradient=honest.to(sent))
+        return Evasion(EvasionConfig(orthogonal=True), Faint()).respond(seen).float() - honest
+
+    corrected = left()
+    monkeypatch.setattr(evasion, "CORRECTIONS", 0)
+    rounded = left()
+    assert abs(float((corrected * o1).sum())) < 0.3 * abs(float((rounded * o1).sum()))
+    assert float((corrected * rounded).sum() / (rounded * rounded).sum()) > 0.9
+
+
 def test_in_proportion() -> None:
     """To the mean so far."""
-    evasion = Evasion(EvasionConfig(proportional=True), Pulls())
-    first, faint = added(evasion, view(0)), added(evasion, view(0, scale=1e-4))
+    tampering = Evasion(EvasionConfig(proportional=True), Pulls())
+    first, faint = added(tampering, view(0)), added(tampering, view(0, scale=1e-4))
     torch.testing.assert_close(faint, first * 1e-4 / ((1 + 1e-4) / 2), rtol=1e-2, atol=1e-6)
 
 
 def test_a_client_that_sends_nothing_at_first_gets_nothing_back() -> None:
-    evasion = Evasion(EvasionConfig(proportional=True), Pulls())
-    assert not added(evasion, view(0, scale=0.0)).any()
-    assert added(evasion, view(1)).any()
+    tampering = Evasion(EvasionConfig(proportional=True), Pulls())
+    assert not added(tampering, view(0, scale=0.0)).any()
+    assert added(tampering, view(1)).any()
 
 
 @pytest.mark.parametrize("config", [EvasionConfig(begin=2, share=0.5), EvasionConfig(proportional=True)])
