@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary import evasion
-from splitaudit.adversary.evasion import Evasion, _along
+from splitaudit.adversary.evasion import Evasion, _orthogonal
 from splitaudit.config import EvasionConfig
 from splitaudit.learning.server import ServerView
 from splitaudit.learning.state import State
@@ -69,7 +69,7 @@ def test_orthogonal_also_once_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(1)
     o1 = torch.randn(32, 16, 32, 32, generator=generator).relu().bfloat16().float()
     honest = torch.randn(o1.shape, generator=generator) * (0.2 + o1)
-    honest = (honest - _along(honest, o1)).bfloat16().float()
+    honest = _orthogonal(honest, o1).bfloat16().float()
     tampering = 0.005 * (o1**2 + torch.randn(o1.shape, generator=generator))
 
     class Faint(Pulls):

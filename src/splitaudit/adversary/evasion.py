@@ -8,10 +8,12 @@ from splitaudit.config import EvasionConfig
 from splitaudit.learning.server import ServerView
 from splitaudit.learning.state import State, join, number, part
 
-CORRECTIONS, DAMPING = 6, 0.25
-"""Of what rounding to the gradient's type brings back along the activations. In bfloat16 that is ten times what an
-honest gradient has there, and noticed. The rounded tampering answers by more than a correction, up to four times here:
-a whole one overshoots."""
+CORRECTIONS, DAMPING = 8, 0.25
+"""At most, of what rounding to the gradient's type brings back along the activations. In bfloat16 that is ten times
+what an honest gradient has there, and noticed. The rounded tampering answers by up to four times a correction: a whole
+one overshoots."""
+UNNOTICED = 3e-6
+"""A cosine with the activations that honest gradients have, too."""
 
 
 class Evasion:
@@ -38,17 +40,27 @@ class Evasion:
         chosen = float(torch.rand((), generator=view.generator)) < self._config.share
         if self._exchanges <= self._config.begin or not chosen:
             return view.activation_gradient
-        honest, o1 = view.activation_gradient.float(), view.activations.float()
+        honest = view.activation_gradient.float()
         added = tampered.float() - honest
-        if self._config.orthogonal:
-            added = added - _along(added, o1)
-        if self._config.proportional:
-            added = added * (sent / self._usual if self._usual > 0 else 0.0)
+        if not self._config.orthogonal:
+            return (honest + self._scale(sent) * added).to(tampered.dtype)
+        o1 = view.activations.float()
+        added = self._scale(sent) * _orthogonal(added, o1)
         answer = (honest + added).to(tampered.dtype)
-        for _ in range(CORRECTIONS if self._config.orthogonal else 0):
-            added = added - DAMPING * _along(answer.float() - honest, o1)
+        unnoticed = UNNOTICED * float(honest.norm() * o1.norm())
+        for _ in range(CORRECTIONS):
+            drift = answer.float() - honest
+            if abs(float((drift * o1).sum())) <= unnoticed:
+                break
+            added -= DAMPING * (drift - _orthogonal(drift, o1))
             answer = (honest + added).to(tampered.dtype)
         return answer
+
+    def _scale(self, sent: float) -> float:
+        """Of the tampering, for a gradient of this norm."""
+        if not self._config.proportional:
+            return 1.0
+        return sent / self._usual if self._usual > 0 else 0.0
 
     def metrics(self) -> dict[str, float]:
         """Those of the tampering adversary."""
@@ -68,9 +80,9 @@ class Evasion:
         self._tampering.load_state(part(state, "tampering"))
 
 
-def _along(added: Tensor, o1: Tensor) -> Tensor:
-    """The components of `added` along the activations and along their mean: what matched filters look for."""
-    components = torch.zeros_like(added)
-    for direction in (torch.ones_like(o1), o1 - o1.mean()):
-        components += (added * direction).sum() / (direction * direction).sum().clamp_min(1e-30) * direction
-    return components
+def _orthogonal(added: Tensor, o1: Tensor) -> Tensor:
+    """`added` without its components along the activations and along their mean: what matched filters look for."""
+    mean = o1.mean()
+    along = (added * o1).sum() - added.sum() * mean
+    share = along / ((o1 * o1).sum() - o1.numel() * mean * mean).clamp_min(1e-30)
+    return torch.add(added, o1, alpha=-float(share)).sub_(added.mean() - share * mean)
