@@ -127,7 +127,7 @@ class EvasionConfig(Section):
     share: float = Field(1.0, gt=0, le=1)
     """Of the exchanges after that, chosen at random, that it tampers with."""
     orthogonal: bool = False
-    """Leave out what lies along the activations or their mean."""
+    """Leave out what lies along the activations or their mean, and what rounding brings back there."""
     proportional: bool = False
     """Tamper the less, the smaller the gradient that the client sent."""
 

@@ -9,9 +9,9 @@ from splitaudit.learning.server import ServerView
 from splitaudit.learning.state import State, join, number, part
 
 CORRECTIONS, DAMPING = 8, 0.25
-"""At most, of what rounding to the gradient's type brings back along the activations. In bfloat16 that is ten times
-what an honest gradient has there, and noticed. The rounded tampering answers by up to four times a correction: a whole
-one overshoots."""
+"""At most, of what rounding to the gradient's type brings back along the activations. In bfloat16 that is several
+times what an honest gradient has there, and noticed. The rounded tampering answers by up to four times a correction: a
+whole one overshoots."""
 UNNOTICED = 3e-6
 """A cosine with the activations that honest gradients have, too."""
 
