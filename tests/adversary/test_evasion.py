@@ -63,6 +63,12 @@ def test_orthogonal_to_the_activations_and_their_mean() -> None:
     assert float(left.norm()) > 0.8 * float((10 * direction(left)).norm())
 
 
+def test_activations_that_do_not_vary_have_nothing_but_a_mean() -> None:
+    o1 = torch.full((4, 3, 5, 5), 1000.1)
+    added = direction(o1)
+    torch.testing.assert_close(_orthogonal(added, o1), added - added.mean())
+
+
 def test_orthogonal_also_once_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gradient in bfloat16 swallows small tampering, more of it where the gradient is large: what is left has a part
     along the activations again, which is taken away, too."""

@@ -82,7 +82,6 @@ class Evasion:
 
 def _orthogonal(added: Tensor, o1: Tensor) -> Tensor:
     """`added` without its components along the activations and along their mean: what matched filters look for."""
-    mean = o1.mean()
-    along = (added * o1).sum() - added.sum() * mean
-    share = along / ((o1 * o1).sum() - o1.numel() * mean * mean).clamp_min(1e-30)
-    return torch.add(added, o1, alpha=-float(share)).sub_(added.mean() - share * mean)
+    centred = o1 - o1.mean()
+    share = (added * centred).sum() / (centred * centred).sum().clamp_min(1e-30)
+    return added - added.mean() - share * centred
