@@ -50,7 +50,8 @@ def bench_defenses(
 ) -> None:
     """Defences x servers x budgets x cuts x seeds in one table and one page. The same command resumes what was
     stopped."""
-    from splitaudit.experiments.defense_bench import benched, defense_grid, write_bench, write_detections
+    from splitaudit.experiments.defense_bench import defense_grid
+    from splitaudit.experiments.defense_tables import write_bench, write_detections
     from splitaudit.experiments.grid import make_cells
     from splitaudit.experiments.progress import Reporter
     from splitaudit.experiments.sweep import run_sweep
@@ -68,7 +69,7 @@ def bench_defenses(
     with resumable():
         finished = run_sweep(cells, store or folder.store, executor, Reporter())
     folder.write_results(finished)
-    write_bench(benched(finished), out / "defenses.parquet")
+    write_bench(finished, out / "defenses.parquet")
     write_detections(finished, out / "detections.parquet")
     failed = sum(f.error is not None for f in finished)
     typer.echo(f"cells:   {len(finished) - failed} done, {failed} failed")

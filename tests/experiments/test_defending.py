@@ -22,6 +22,7 @@ from splitaudit.defenses.gate import Gated
 from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.errors import ConfigError, RunError
 from splitaudit.evaluation.defense_result import read_defense
+from splitaudit.evaluation.result import read_result
 from splitaudit.experiments.hardened import load_hardened, save_hardened
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import defend, run
@@ -255,6 +256,39 @@ def test_bench_crosses_budgets_and_servers(
     assert f"remove {cell}" in " ".join(capsys.readouterr().err.split())
 
 
+def test_bench_gives_what_prevents_trainings_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside those without, whose audits are what it is compared with; detectors and later defences are in both."""
+    monkeypatch.setattr(cli_sweeps, "make_executor", lambda *_args, **_options: Here())
+    sets = [part for override in (*SMALL, *TINY) for part in ("--set", override)]
+    named = ("--defense", "input-transform,noise,gradient-decomposition", "--eps", "0.1")
+    out = tmp_path / "out"
+    assert splitaudit("bench-defenses", "demo", "--out", str(out), *named, *sets, monkeypatch=monkeypatch) == 0
+    results = {
+        tuple(RunFolder(path.parent).read_config().defense.during): read_result(path)  # type: ignore[union-attr]
+        for path in (out / "runs").glob("*/attacks/*/result.json")
+    }
+    without, with_noise = results["gradient-decomposition",], results["gradient-decomposition", "noise"]
+    rows = pq.read_table(out / "defenses.parquet").to_pylist()
+    assert {(row["defense"], row["prevention"]) for row in rows} == {
+        ("input-transform", ""),
+        ("input-transform", "noise"),
+        ("noise", "noise"),
+    }
+    noise = {row["attacker"]: row for row in rows if row["defense"] == "noise"}
+    assert noise.keys() == {"aligned", "true-input", "white box, pgd"}
+    assert noise["aligned"]["accuracy"] == with_noise.attack("aligned").accuracy
+    assert noise["aligned"]["clean"] == with_noise.clean.accuracy
+    before = without.attack("pgd")
+    pgd = noise["white box, pgd"]
+    assert (pgd["accuracy_before"], pgd["clean_before"]) == (before.accuracy, without.clean.accuracy)
+    gained = pgd["accuracy"] - before.accuracy
+    assert pgd["recovered"] == pytest.approx(100 * gained / (before.clean_accuracy - before.accuracy))
+    watched = pq.read_table(out / "detections.parquet").to_pylist()
+    assert [row["prevention"] for row in watched] == ["", "noise"]
+    page = (out / "defenses.html").read_text()
+    assert "noise in the training of a model cut at" in page
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -262,7 +296,6 @@ def test_bench_crosses_budgets_and_servers(
         (("--eps", ""), "--eps names none"),
         (("--defense", ","), "--defense names none"),
         (("--defense", "hardn"), "Did you mean 'harden'"),
-        (("--defense", "noise"), "every audit measures what that is worth"),
         (("--set", "runtime.seed=3"), r"runtime\.seed: that is crossed"),
         (("--set", "seed=3"), "must read section.key"),
         (("--set", "adversary.kind=hijack"), r"adversary\.kind=hijack: the bench's servers are passive"),

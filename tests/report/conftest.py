@@ -14,7 +14,7 @@ import pytest
 from scipy.integrate import trapezoid
 
 from splitaudit.evaluation.statistics import seeds_interval, wilson_interval
-from splitaudit.experiments.defense_bench import DETECTIONS
+from splitaudit.experiments.defense_tables import DETECTIONS
 from splitaudit.report.defense_bench import write_bench_report
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -46,6 +46,28 @@ def test_shares_that_come_back_have_intervals(tmp_path: Path) -> None:
     assert "recovered 50%</small>" in write_bench(tmp_path, defenses=one).read_text()
 
 
+def test_a_training_with_a_prevention_is_another(tmp_path: Path) -> None:
+    """Its defences and its detectors stand apart from those of the training without, and of older tables' trainings."""
+    plain, hardened, noisy = bench_rows(0.1, 0, 84.0, 1), bench_rows(0.1, 0, 80.0, 1), bench_rows(0.1, 0, 86.0, 1)
+    hardened[0] |= {"prevention": "noise"}
+    noisy[0] |= {"defense": "noise", "prevention": "noise", "seconds": -2.0}
+    for row in plain:
+        row["prevention"] = ""
+    detections = detection_rows(0.0, [1.0]) + [row | {"prevention": "noise"} for row in detection_rows(0.0, [2.0])]
+    text = Page(write_bench(tmp_path, [*plain, *hardened, *noisy], detections).read_text()).text
+    headings = (
+        "harden of a model cut at depth1, against a passive server",
+        "harden of a model cut at depth1, trained with noise, against a passive server",
+        "noise in the training of a model cut at depth1, against a passive server",
+        "faint-steps, cut at depth1 Server",
+        "faint-steps, cut at depth1, with noise Server",
+    )
+    places = [text.index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert "2 defences, applied" in text
+    assert "noise takes part in the training" in text
+
+
 def test_detectors_are_judged_by_the_passive_servers_trainings(tmp_path: Path) -> None:
     """Their alarms are false ones, and their scores the threshold at which others must be noticed."""
     honest, tampered = detection_rows(0.0, [1.0, 2.0, 12.0, None]), detection_rows(0.1, [11.0, 13.0, 14.0, 3.0])

@@ -60,6 +60,8 @@ class Block:
     """A defence of a model cut at one place, against the servers that tamper with one alpha."""
 
     defense: str
+    prevention: str
+    """In the training: the defence itself, if it is one; empty if there was none."""
     cut: str
     alpha: float
     alone: list[Alone | None]
@@ -90,6 +92,8 @@ class Detector:
     """A detector of a model cut at one place."""
 
     name: str
+    prevention: str
+    """In the trainings; empty if there was none."""
     cut: str
     iterations: int
     """That a training has."""
@@ -129,28 +133,28 @@ def _read(table: Path) -> list[dict[str, Any]]:
 
 def _blocks(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[Block]:
     blocks = []
-    for defense, cut, alpha in dict.fromkeys(_which(row) for row in rows):
-        own = [row for row in rows if _which(row) == (defense, cut, alpha)]
+    for which in dict.fromkeys(_which(row) for row in rows):
+        own = [row for row in rows if _which(row) == which]
         lines = []
         for attacker, knowledge in dict.fromkeys((row["attacker"], row["knowledge"]) for row in own):
             of_attacker = [row for row in own if row["attacker"] == attacker]
             entries = [_entry([row for row in of_attacker if row["eps"] == eps]) for eps in budgets]
             lines.append(Line(attacker, knowledge, entries))
         alone = [_alone([row for row in own if row["eps"] == eps]) for eps in budgets]
-        blocks.append(Block(defense, cut, alpha, alone, lines))
+        blocks.append(Block(*which, alone, lines))
     return blocks
 
 
 def _detectors(rows: Sequence[dict[str, Any]]) -> list[Detector]:
     detectors = []
-    for name, cut in dict.fromkeys((row["detector"], row["cut"]) for row in rows):
-        own = [row for row in rows if (row["detector"], row["cut"]) == (name, cut)]
+    for which in dict.fromkeys(_watching(row) for row in rows):
+        own = [row for row in rows if _watching(row) == which]
         passive = [row["score"] for row in own if row["alpha"] == 0]
         lines = [
             _watched(alpha, [row for row in own if row["alpha"] == alpha], passive, look(number))
             for number, alpha in enumerate(sorted({row["alpha"] for row in own}))
         ]
-        detectors.append(Detector(name, cut, own[0]["iterations"], lines, _roc(lines)))
+        detectors.append(Detector(*which, own[0]["iterations"], lines, _roc(lines)))
     return detectors
 
 
@@ -185,8 +189,17 @@ def _alone(rows: Sequence[dict[str, Any]]) -> Alone | None:
     return Alone(**means, clean_ci95=_interval(each, "clean"))
 
 
-def _which(row: dict[str, Any]) -> tuple[str, str, float]:
-    return row["defense"], row["cut"], row["alpha"]
+def _which(row: dict[str, Any]) -> tuple[str, str, str, float]:
+    return row["defense"], _prevention(row), row["cut"], row["alpha"]
+
+
+def _watching(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["detector"], _prevention(row), row["cut"]
+
+
+def _prevention(row: dict[str, Any]) -> str:
+    """Empty in tables that are older than the column, too."""
+    return row.get("prevention") or ""
 
 
 def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
