@@ -96,13 +96,18 @@ def unusual(ratios: Sequence[float]) -> list[float]:
 
 
 def alarmed(
-    honest: Sequence[float], watched: Sequence[float], expected: int, false_alarms: float, least: float
+    honest: Sequence[float],
+    watched: Sequence[float],
+    expected: int,
+    false_alarms: float,
+    least: float,
+    apart: int = 1,
 ) -> bool:
     """Whether a CUSUM that learned from `honest` raises an alarm in `watched`."""
     cusum = Cusum(false_alarms)
     for value in honest:
         cusum.learn(value)
-    cusum.settle(expected, least)
+    cusum.settle(expected, least, apart)
     for iteration, value in enumerate(watched):
         cusum.update(value, iteration)
     detection = cusum.alarm.detection("any")
@@ -125,6 +130,7 @@ def replay(tape: Tape, defense: DefenseConfig, seed: int, replays: int) -> Row:
                 round(len(trained) * share),
                 rate,
                 LEAST_DEVIATION,
+                round(1 / share),
             )
             for honest in (rehearsed, settled)
         ]

@@ -1,6 +1,7 @@
 """Cumulative sums: by hand, and the probability of a false alarm."""
 
 import math
+from statistics import median
 
 import pytest
 import torch
@@ -31,6 +32,30 @@ def test_false_alarms_are_rare(heavy: bool) -> None:
         detection = cusum.alarm.detection("any")
         assert detection is not None
         alarms += detection.iteration is not None
+    assert alarms <= 4
+
+
+def test_honest_steps_that_are_alike_are_no_reason_to_trust_others_less() -> None:
+    """In a series that changes slowly, of which a step in twenty is looked at: thresholds stay low, alarms rare."""
+    generator, alarms = torch.Generator().manual_seed(3), 0
+    heights: dict[int, list[float]] = {1: [], 20: []}
+    for _ in range(200):
+        series = [0.0]
+        for noise in torch.randn(3400, generator=generator).tolist():
+            series.append(0.8 * series[-1] + 0.6 * noise)
+        for apart, found in heights.items():
+            cusum = Cusum(0.01)
+            for value in series[:100]:
+                cusum.learn(value)
+            cusum.settle(165, apart=apart)
+            found.append(cusum.alarm.threshold)
+        for iteration, value in enumerate(series[100::20]):
+            cusum.update(value, iteration)
+        detection = cusum.alarm.detection("any")
+        assert detection is not None
+        alarms += detection.iteration is not None
+    assert max(heights[20]) < max(heights[1]) / 2
+    assert median(heights[20]) < median(heights[1])
     assert alarms <= 4
 
 

@@ -45,14 +45,15 @@ class Cusum:
         """Take in one value from an honest training."""
         self._honest.append(statistic)
 
-    def settle(self, values: int, least: float = LEAST) -> None:
+    def settle(self, values: int, least: float = LEAST, apart: int = 1) -> None:
         """The honest training is over, after at least two values; the one to come has so many.
 
-        A smaller deviation than `least` is taken for that.
+        A smaller deviation than `least` is taken for that. Where the values to come are of every so many steps
+        (`apart`), honest ones are summed in that order, too: one stretch of steps that are alike is no long excursion.
         """
         honest = torch.tensor(self._honest, dtype=torch.float64)
         self._mean, self._deviation = float(honest.mean()), max(float(honest.std()), least)
-        increments = [self._increment(value) for value in self._honest]
+        increments = [self._increment(value) for first in range(apart) for value in self._honest[first::apart]]
         self.alarm.threshold = threshold(increments, values, self._false_alarms)
         self._honest = []
 

@@ -55,7 +55,8 @@ class FaintSteps(Member):
 
     def settle(self, iterations: int) -> None:
         """From here on, faint steps are compared with ordinary ones."""
-        self._cusum.settle(round(iterations * self._config.share), LEAST_DEVIATION)
+        share = self._config.share
+        self._cusum.settle(round(iterations * share), LEAST_DEVIATION, apart=round(1 / share))
         self._usual = None
 
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor | None:

@@ -63,7 +63,7 @@ class Trapezoid(Member):
 
     def settle(self, iterations: int) -> None:
         """From here on, residuals are compared with the honest ones."""
-        self._cusum.settle(iterations // self._config.every)
+        self._cusum.settle(iterations // self._config.every, apart=self._config.every)
 
     def receive(self, view: ClientView, gradient: Tensor) -> Tensor:
         """The gradient itself: autograd adds up what it says about each image."""
