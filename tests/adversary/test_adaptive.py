@@ -10,6 +10,7 @@ from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import HARDENED_ON_GREY, composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
+from splitaudit.errors import DivergenceError
 from splitaudit.runtime import Runtime
 from tests.conftest import TRAINED, small_parts
 
@@ -25,7 +26,7 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
     before = [tensor.clone() for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
     budget = Budget("linf", 0.2)
     config = HardenConfig(epochs=6, batch_size=16, learning_rate=0.1, overshoot=1.0)
-    surrogates = make_surrogates(side, budget, config, 10)
+    surrogates = make_surrogates(side, budget, config, 10, pytest.fail)
     found = surrogates.hardened
     after = [tensor for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
@@ -64,9 +65,28 @@ def test_where_clients_overshoot_another_surrogate_does_not(overshoot: float, na
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("splitaudit.adversary.adaptive.fine_tune", watch)
-        assert list(make_surrogates(side, Budget("linf", 0.1), config, 10).hardened) == names
+        assert list(make_surrogates(side, Budget("linf", 0.1), config, 10, pytest.fail).hardened) == names
     furthest = [float((variants[:, 1] / 255 - variants[:, 0] / 255).abs().max()) for variants in shown]
     assert furthest == pytest.approx([0.1 * overshoot] * 2 + [0.1] * (len(names) - 2), abs=1 / 255)
+
+
+def test_it_goes_without_a_surrogate_that_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = small_parts(*TRAINED, "adversary.kind=aligned")
+    parts.target()
+    images, training = parts.data.attacker.images, parts.session.server.layers.config
+    side = ServerSide(parts.model.F1, parts.model.F2, images, training, own_runtime(parts.runtime))
+
+    def diverges(*arguments: object, **_: object) -> None:
+        if "adaptive features" in arguments:
+            raise DivergenceError("It became infinite.")
+
+    monkeypatch.setattr("splitaudit.adversary.adaptive.fine_tune", diverges)
+    told: list[str] = []
+    config = HardenConfig(epochs=1, batch_size=16, gate=False, modifiers=())
+    found = make_surrogates(side, Budget("linf", 0.1), config, 10, told.append)
+    assert list(found.hardened) == ["clusters", WITHIN]
+    (warning,) = told
+    assert "goes without one of its surrogates, so it is weaker. It became infinite." in warning
 
 
 def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_for(

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import cast
@@ -18,9 +19,11 @@ from rich.console import Console
 
 from splitaudit import cli_sweeps, experiments
 from splitaudit.defenses import gate
+from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.gate import Gated
 from splitaudit.defenses.mirrored import Mirrored
-from splitaudit.errors import ConfigError, RunError
+from splitaudit.defenses.view import Trained
+from splitaudit.errors import ConfigError, DivergenceError, RunError
 from splitaudit.evaluation.defense_result import read_defense
 from splitaudit.evaluation.result import read_result
 from splitaudit.experiments.hardened import load_hardened, save_hardened
@@ -205,6 +208,47 @@ def test_a_run_that_names_a_defence_has_it_when_it_is_done(defended: Path, tmp_p
         assert one[key] == other[key], key
 
 
+def test_a_defence_that_diverges_costs_neither_the_audit_nor_other_defences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, with what tries again; what is asked for again is an error once the others are done."""
+
+    def diverges(*_: object) -> Trained:
+        raise DivergenceError("It became infinite.")
+
+    path, said = tmp_path / "run", StringIO()
+    broken = replace(DEFENSES["adversarial-training"], train=diverges)
+    with monkeypatch.context() as patch:
+        patch.setitem(DEFENSES, "adversarial-training", broken)
+        config = small_config(*TINY, "adversary.kind=aligned", "defense.after=[adversarial-training]", *SHORT)
+        run(config, path, Reporter(Console(file=said, width=1000)))
+        assert RunFolder(path).result.exists()
+        again = f"`splitaudit defend {path} --defense NAME --set ...` tries again"
+        assert f"It became infinite. The audit goes on without that defence; {again}" in said.getvalue()
+        with pytest.raises(DivergenceError, match="It became infinite"):
+            defend(path, ["adversarial-training", "input-transform"], SHORT, Reporter())
+        assert folder_of("input-transform", path).exists()
+    defend(path, ["adversarial-training"], SHORT, Reporter())
+    assert folder_of("adversarial-training", path).exists()
+
+
+def test_what_a_wire_would_round_is_told_where_there_is_none(tmp_path: Path) -> None:
+    said = StringIO()
+    watched = ("defense.during=[gradient-decomposition]", "defense.calibration.iterations=60")
+    config = small_config(*TINY, *watched, "adversary.kind=honest", "transport.wire=bf16")
+    run(config, tmp_path / "run", Reporter(Console(file=said, width=1000)))
+    assert "transport.wire=bf16: in one process nothing is rounded" in said.getvalue()
+
+
+def test_a_finished_run_that_is_to_be_defended_is_told_how(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    run(small_config(*TINY, "adversary.kind=aligned"), path, Reporter())
+    with pytest.raises(RunError, match=r"`splitaudit defend .* --defense harden` defends that\.$"):
+        run(small_config(*TINY, "adversary.kind=aligned", "defense.after=[harden]"), path, Reporter())
+    with pytest.raises(RunError, match=r"Choose another --out, or remove the folder\.$"):
+        run(small_config(*TINY, "adversary.kind=aligned", "defense.after=[harden]", "runtime.seed=8"), path, Reporter())
+
+
 def test_bad_names_and_foreign_changes_are_refused(defended: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'harden'"):
         defend(defended, ["hardn"], [], Reporter())
@@ -298,6 +342,7 @@ def test_bench_gives_what_prevents_trainings_of_its_own(tmp_path: Path, monkeypa
         (("--defense", "hardn"), "Did you mean 'harden'"),
         (("--set", "runtime.seed=3"), r"runtime\.seed: that is crossed"),
         (("--set", "seed=3"), "must read section.key"),
+        (("--defense", "noise", "--set", "defense.during=[faint-steps]"), r"defense\.during: that is crossed"),
         (("--set", "adversary.kind=hijack"), r"adversary\.kind=hijack: the bench's servers are passive"),
     ],
 )

@@ -2,12 +2,15 @@
 
 import errno
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from splitaudit.errors import RunError
+from splitaudit.defenses.after import DEFENSES
+from splitaudit.defenses.view import Trained
+from splitaudit.errors import DivergenceError, RunError
 from splitaudit.experiments.executors.executor import Item, Lost, Value
 from splitaudit.experiments.grid import Grid, make_cells
 from splitaudit.experiments.progress import Reporter
@@ -178,6 +181,22 @@ def test_a_server_whose_shadow_diverges_fails_alone(first: bool, tmp_path: Path)
     finished = {one.cell.name: one for one in run_sweep(cells, tmp_path, Here(), Reporter())}
     assert finished["name=bad"].error is not None
     assert [finished[name].error for name in ("name=honest", "name=passive")] == [None, None]
+
+
+def test_a_defence_that_diverges_fails_its_cell_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others share its training, which is done."""
+
+    def diverges(*_: object) -> Trained:
+        raise DivergenceError("It became infinite.")
+
+    broken = replace(DEFENSES["input-transform"], train=diverges)
+    monkeypatch.setitem(DEFENSES, "input-transform", broken)
+    bad = cell(PASSIVE, "defense.after=[input-transform]", name="bad")
+    cells = [bad, cell(PASSIVE, "attack.eps=0.3", name="good")]
+    assert len({each.config.training_fingerprint() for each in cells}) == 1
+    one, other = run_sweep(cells, tmp_path, Here(), Reporter())
+    assert one.error == "It became infinite."
+    assert other.error is None
 
 
 def test_lost_workers_and_half_written_folders(shared: Path) -> None:

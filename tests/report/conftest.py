@@ -122,7 +122,13 @@ def align(result: dict[str, Any]) -> None:
 
 
 def defense(
-    name: str, before: float, after: float, clean: float, share: float, prediction: float = 4.0
+    name: str,
+    before: float,
+    after: float,
+    clean: float,
+    share: float,
+    prediction: float = 4.0,
+    recovered_ci95: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """A `defense.json` of a model with 88% clean accuracy."""
 
@@ -135,6 +141,7 @@ def defense(
             "accuracy": accuracy,
             "accuracy_ci95": [accuracy - 2, accuracy + 2],
             "recovered": 100 * (accuracy - before) / (88 - before),
+            "recovered_ci95": recovered_ci95,
         }
 
     return {

@@ -52,6 +52,16 @@ def test_what_was_attacked_otherwise_is_ranked_by_itself(run: Path) -> None:
     assert "compare with nothing above them" in page
 
 
+def test_what_may_be_the_choice_of_the_images_stands_below_what_is_not(run: Path) -> None:
+    """However little it took: half a point for nothing is no better bargain than what brings back much."""
+    write_defense(run, name="free", before=8, after=9, clean=88, share=0, recovered_ci95=(-1.0, 4.0))
+    write_defense(run, name="dear", before=8, after=60, clean=88, share=100, recovered_ci95=(60.0, 70.0))
+    free, dear = sorted(read_remedies(run, CONFIG), key=lambda remedy: remedy.result.name, reverse=True)
+    assert free.bargain > dear.bargain
+    assert read_remedies(run, CONFIG) == [dear, free]
+    assert "stands after those where it is told from that" in " ".join(render_report(run).split())
+
+
 def test_a_loss_is_no_smaller_for_having_taken_longer(run: Path) -> None:
     write_defense(run, name="bad-and-dear", before=30, after=20, clean=88, share=50)
     write_defense(run, name="bad", before=30, after=29, clean=88, share=2)

@@ -21,6 +21,7 @@ from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overs
 from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.harden import settled
+from splitaudit.errors import DivergenceError
 from splitaudit.randomness import derive_seed, isolated_global_rng
 from splitaudit.runtime import Runtime
 
@@ -56,7 +57,9 @@ class Surrogates:
     """Whether the clients also look at mirror images."""
 
 
-def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clusters: int) -> Surrogates:
+def make_surrogates(
+    side: ServerSide, budget: Budget, config: HardenConfig, clusters: int, warn: Callable[[str], None]
+) -> Surrogates:
     """Harden shadow and server layers together on the server's images.
 
     `features`: clean and adversarial images are to have the features `o2` that the stale surrogate gives the clean one
@@ -67,6 +70,8 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     both variants of an image in every epoch. Its batches are smaller in the proportion of its images to
     `config.images`, and so is its learning rate (linear scaling; Goyal et al., 2017): at the clients' own, batches this
     small make a surrogate that misleads little.
+
+    It goes without a surrogate that diverges, which `warn` is told.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
@@ -91,16 +96,20 @@ def make_surrogates(side: ServerSide, budget: Budget, config: HardenConfig, clus
     config = config.model_copy(update={"batch_size": batch_size, "learning_rate": learning_rate})
     for name, shown, own_head, targets, loss in lessons:
         surrogate = nn.Sequential(deepcopy(side.shadow), deepcopy(side.layers), nn.Flatten(), own_head)
-        fine_tune(
-            surrogate,
-            [Share(shown, targets)],
-            loss,
-            config,
-            side.training,
-            runtime,
-            f"adaptive {name}",
-            passes=2 + config.stepped,
-        )
+        try:
+            fine_tune(
+                surrogate,
+                [Share(shown, targets)],
+                loss,
+                config,
+                side.training,
+                runtime,
+                f"adaptive {name}",
+                passes=2 + config.stepped,
+            )
+        except DivergenceError as error:
+            warn(f"The adaptive server goes without one of its surrogates, so it is weaker. {error}")
+            continue
         surrogates[name] = (surrogate[0], surrogate[1])
     if not config.gate:
         return Surrogates(surrogates, None, mirrored)

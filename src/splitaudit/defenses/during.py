@@ -205,8 +205,8 @@ def make_during(config: RunConfig, input_layers: nn.Module, build: Callable[[int
 def _check(during: Sequence[DuringDefense], training: TrainingConfig, input_layers: nn.Module) -> None:
     if training.schedule != "round_robin":
         raise ConfigError(
-            f"defense.during: {', '.join(during)} needs training.schedule=round_robin, in which the client layers, and "
-            f"what was noticed with them, go from client to client; not {training.schedule}."
+            f"defense.during: {', '.join(during)} needs training.schedule=round_robin, in which the client layers go "
+            f"from client to client, with what takes part in their steps and what it noticed; not {training.schedule}."
         )
     own_labels = [name for name in ("trapezoid", "faint-steps") if name in during]
     if own_labels and training.topology == "vanilla":

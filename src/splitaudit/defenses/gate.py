@@ -101,13 +101,17 @@ class Gated(nn.Module):
     sees it.
     """
 
+    least_share: Tensor
+    """In the state, so that a file answers as the model did that was measured."""
+
     def __init__(self, stale: SplitModel, hardened: SplitModel, suspicion: Suspicion) -> None:
         super().__init__()
         self.stale, self.hardened, self.suspicion = stale.whole, hardened.whole, suspicion
+        self.register_buffer("least_share", torch.tensor(LEAST_SHARE))
 
     def forward(self, images: Tensor) -> Tensor:
         stale, hardened = (model(images).float().softmax(1) for model in (self.stale, self.hardened))
-        share = (LEAST_SHARE + (1 - LEAST_SHARE) * self.suspicion(images).sigmoid()).unsqueeze(1)
+        share = (self.least_share + (1 - self.least_share) * self.suspicion(images).sigmoid()).unsqueeze(1)
         mixed: Tensor = torch.lerp(stale, hardened, share)
         return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 

@@ -15,7 +15,7 @@ from splitaudit.config import RunConfig
 from splitaudit.data import AuditData
 from splitaudit.defenses.after_settings import AFTER_KEYS, AfterDefense, section
 from splitaudit.defenses.settings import DefenseConfig
-from splitaudit.errors import RunError
+from splitaudit.errors import DivergenceError, RunError
 from splitaudit.evaluation.defense_result import DefenseResult, read_defense
 from splitaudit.evaluation.target import Target
 from splitaudit.experiments.hardened import save_hardened
@@ -63,6 +63,8 @@ def apply_defenses(
 
     The command that is told in the result defends the run in the folder `trained`, from whose config `config` differs
     by `overrides`.
+
+    Raises DivergenceError of the first one that diverges, once the others are done.
     """
     assert config.defense is not None, "the config names defences"
     folders = {name: defense_folder(run, config, name) for name in config.defense.after}
@@ -70,13 +72,20 @@ def apply_defenses(
     if missing:
         sets = [word for override in overrides for word in ("--set", override)]
         bench = set_up(config, target, data, training_seconds, reporter)
+        diverged: list[DivergenceError] = []
         for name in missing:
             command = shlex.join(["splitaudit", "defend", str(trained), "--defense", name, *sets])
-            defended, result = bench.measure(name, command)
+            try:
+                defended, result = bench.measure(name, command)
+            except DivergenceError as error:
+                diverged.append(error)
+                continue
             folder = RunFolder(folders[name])
             folder.take(defended_config(config, name), digests)
             save_hardened(folder.path, name, config, defended.model, data.train.shape, len(data.train.classes))
             write_whole(folder.path / "defense.json", result.model_dump_json(indent=2).encode())
+        if diverged:
+            raise diverged[0]
     return [(folder, read_defense(folder / "defense.json")) for folder in folders.values()]
 
 

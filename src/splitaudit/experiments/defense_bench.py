@@ -30,10 +30,8 @@ def defense_grid(
     for option, example, values in (("defense", "harden", defenses), ("eps", "8/255", eps), ("alpha", "0", alphas)):
         if not values:
             raise ConfigError(f"--{option} names none: give one or more, separated by commas, such as {example}.")
-    settings: dict[str, Any] = {"adversary.kind": "aligned", "adversary.snapshots": "{}"}
-    for override in (*sets, *choose(defenses)):
-        key, _, value = override.partition("=")
-        settings[key.strip()] = value
+    asked, chosen = _by_key(sets), _by_key(choose(defenses))
+    settings: dict[str, Any] = {"adversary.kind": "aligned", "adversary.snapshots": "{}", **asked, **chosen}
     if settings["adversary.kind"] != "aligned":
         raise ConfigError(
             f"--set adversary.kind={settings['adversary.kind']}: the bench's servers are passive at --alpha 0, and "
@@ -44,13 +42,18 @@ def defense_grid(
         crossed["model.input_end"] = list(cuts)
     preventions = [name for name in defenses if name in get_args(Prevention)]
     if preventions:
-        settings.pop("defense.during")
+        del settings["defense.during"]
         watching = [name for name in defenses if name in get_args(DuringDefense) and name not in preventions]
         crossed["defense.during"] = [watching, *([*watching, name] for name in preventions)]
-    twice = {*crossed, "runtime.seed"} & settings.keys()
+    twice = asked.keys() & {*crossed, *chosen, "runtime.seed"}
     if twice:
         raise ConfigError(
-            f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha, --eps, --cut, and --seeds, which counts "
-            "from the config's own seed on."
+            f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha, --eps, --cut, --defense, and --seeds, "
+            "which counts from the config's own seed on."
         )
     return parse_grid({"base": base, "set": settings, "grid": crossed, "seeds": seeds}, "What bench-defenses is told")
+
+
+def _by_key(overrides: Sequence[str]) -> dict[str, str]:
+    """`a.b=value` by `a.b`."""
+    return {key.strip(): value for key, _, value in (override.partition("=") for override in overrides)}

@@ -130,10 +130,7 @@ class Bench:
 
 
 def set_up(config: RunConfig, target: Target, data: AuditData, training_seconds: float, reporter: Reporter) -> Bench:
-    """Craft what servers can, the adaptive one's surrogates included: it expects `defense.harden`'s settings.
-
-    Raises DivergenceError if hardening a surrogate diverges.
-    """
+    """Craft what servers can, the adaptive one's surrogates included: it expects `defense.harden`'s settings."""
     runtime, budget, batch_size = target.runtime, make_budget(config, target.model), config.evaluation.batch_size
     assert config.defense is not None, "the config names defences"
     n = attacked_images(config, len(data.test))
@@ -142,7 +139,7 @@ def set_up(config: RunConfig, target: Target, data: AuditData, training_seconds:
     if target.aligned is not None:
         reporter.say("The adaptive server hardens its surrogates.")
         side = ServerSide(target.aligned, target.model.F2, data.attacker.images, config.training, own_runtime(runtime))
-        surrogates = make_surrogates(side, budget, config.defense.harden, len(data.train.classes))
+        surrogates = make_surrogates(side, budget, config.defense.harden, len(data.train.classes), reporter.warn)
     threats = make_threats(config, target, budget, surrogates)
     crafted = craft_threats(threats, target, clean, batch_size, runtime, reporter.say)
     overall = clean_accuracy(target.model.whole, data.test, batch_size, runtime)

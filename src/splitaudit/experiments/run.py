@@ -17,7 +17,7 @@ from splitaudit.data import AuditData
 from splitaudit.defenses.after_settings import AFTER_KEYS
 from splitaudit.defenses.settings import choose_after
 from splitaudit.environment import describe_environment
-from splitaudit.errors import ConfigError, RunError
+from splitaudit.errors import ConfigError, DivergenceError, RunError
 from splitaudit.evaluation.attack import ANCHORS, parse_name
 from splitaudit.evaluation.audit import Audit, audit
 from splitaudit.evaluation.defense_result import DefenseResult
@@ -61,6 +61,11 @@ def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = 
     check_rounds(config.training, config.data.clients)
     if config.data.partition == "own":
         raise ConfigError("data.partition=own is for `splitaudit join`, where every client has images of its own.")
+    if config.transport.wire == "bf16" and config.defense is not None and config.defense.during and not processes:
+        reporter.warn(
+            "transport.wire=bf16: in one process nothing is rounded, but what detectors rehearse is, so that they "
+            "notice less. Leave it exact, or use --processes."
+        )
     folder = RunFolder(path)
     folder.check(config)
     if folder.result.exists():
@@ -76,7 +81,11 @@ def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = 
         training = train(config, parts.session, folder, reporter)
         write_whole(folder.model, save_tensors(delivered(parts.model)))
         # First, since a run with a result is done.
-        _defend(config, path, folder, parts, training, reporter)
+        try:
+            _defend(config, path, folder, parts, training, reporter)
+        except DivergenceError as error:
+            again = f"`splitaudit defend {path} --defense NAME --set ...` tries again"
+            reporter.warn(f"{error} The audit goes on without that defence; {again}.")
         _judge(config, folder, path, parts, training, anchors(config), reporter)
         return _reported(folder)
 

@@ -14,6 +14,7 @@ import yaml
 
 from splitaudit.config import RunConfig
 from splitaudit.config_reading import parse_config
+from splitaudit.defenses.after_settings import AFTER_KEYS
 from splitaudit.errors import ConfigError, RunError
 
 
@@ -76,15 +77,21 @@ class RunFolder:
     def check(self, config: RunConfig) -> None:
         """Raise RunError if the folder holds something else than a run of this config, or nothing."""
         if self.config_file.exists():
-            differences = self.read_config().differences(config)
-            if differences:
+            changes = self.read_config().changes(config)
+            if changes:
                 raise RunError(
                     f"{self.path} holds a run of another config. It differs in (there, here):\n  "
-                    + "\n  ".join(differences)
-                    + "\nChoose another --out, or remove the folder."
+                    + "\n  ".join(self.read_config().differences(config))
+                    + f"\n{self._remedy(config, changes)}"
                 )
         else:
             self._check_free()
+
+    def _remedy(self, config: RunConfig, changed: Collection[str]) -> str:
+        after = () if config.defense is None else config.defense.after
+        if self.model.exists() and after and set(changed) <= {f"defense.{key}" for key in AFTER_KEYS}:
+            return f"Its model is trained: `splitaudit defend {self.path} --defense {','.join(after)}` defends that."
+        return "Choose another --out, or remove the folder."
 
     def check_training(self, config: RunConfig) -> None:
         """Raise RunError if the folder holds something else than the training of this config, or nothing."""

@@ -174,7 +174,8 @@ def _compute(training: Training, reporter: Reporter) -> Outcome:
             if _disk_full(error):
                 errors += [text] * (len(training.cells) - len(errors))
                 return Outcome(tuple(errors), disk_full=True)
-            if isinstance(error, DivergenceError):
+            # What diverges after the training, such as a defence at one budget, is of this cell alone.
+            if isinstance(error, DivergenceError) and not RunFolder(path).model.exists():
                 diverged[path] = text  # of this server alone, perhaps: its shadow layers may be what diverged
             reporter.say(text)
     return Outcome(tuple(errors))

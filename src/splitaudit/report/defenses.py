@@ -51,12 +51,21 @@ class Remedy:
         once, always = max(LEAST_COST, self.result.cost.share_of_training), self.result.cost.prediction or 1.0
         return self.gain / (once * always) if self.gain > 0 else self.gain
 
+    @property
+    def told(self) -> bool:
+        """Whether what it brings back under that server is more than the choice of the images may have made, as far as
+        is known: older results have no interval."""
+        if self.worst is None or self.worst.recovered is None:
+            return False
+        return self.worst.recovered_ci95 is None or self.worst.recovered_ci95[0] > 0
+
 
 def read_remedies(run: Path, config: Mapping[str, Any]) -> list[Remedy]:
-    """Every defence that lies below the run of this config, the best bargain first of those that were attacked as the
-    run was, then of the others. Raises RunError for one that cannot be read."""
+    """Every defence that lies below the run of this config, the best bargain first of those that bring something back,
+    then of those that may not; after them, in the same order, those that were attacked otherwise than the run was.
+    Raises RunError for one that cannot be read."""
     remedies = [_judged(read_defense(path), config) for path in sorted((run / "defenses").glob("*/defense.json"))]
-    return sorted(remedies, key=lambda remedy: (not remedy.comparable, -remedy.bargain))
+    return sorted(remedies, key=lambda remedy: (not remedy.comparable, not remedy.told, -remedy.bargain))
 
 
 def _judged(result: DefenseResult, config: Mapping[str, Any]) -> Remedy:
