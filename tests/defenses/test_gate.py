@@ -44,9 +44,16 @@ def test_the_gate_decides_how_much_the_hardened_model_says(parts: Parts) -> None
 def test_a_file_answers_as_the_model_did_that_was_measured(parts: Parts) -> None:
     """Also where the least share was another then."""
     then, now = (Gated(deepcopy(parts.model), deepcopy(parts.model), Suspicion(1)).eval() for _ in range(2))
-    then.least_share.fill_(0.1)
-    now.load_state_dict(then.state_dict())
-    assert float(now.least_share) == float(then.least_share) != LEAST_SHARE
+    pixels = parts.runtime.pixels(parts.data.test.images[:20])
+    with torch.no_grad():
+        for parameter in then.hardened.parameters():
+            parameter.add_(0.1)
+        now.load_state_dict(then.state_dict())
+        before = now(pixels)
+        then.least_share.fill_(0.1)
+        now.load_state_dict(then.state_dict())
+        assert torch.equal(now(pixels), then(pixels))
+        assert not torch.allclose(now(pixels), before)
 
 
 def test_attacks_go_through_it_in_the_trainings_precision(parts: Parts) -> None:

@@ -69,12 +69,22 @@ def test_honest_servers_raise_no_alarm(overrides: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(("alpha", "noticed"), [(0, False), (0.1, True)])
 def test_behind_a_wire_that_rounds(alpha: float, noticed: bool) -> None:
     """What the wire does to an honest server's gradients is no tampering: the rehearsal goes over such a wire too."""
-    parts = watched("gradient-decomposition", "transport.wire=bf16", f"adversary.alpha={alpha}")
+    parts = watched("gradient-decomposition", f"adversary.alpha={alpha}")
+    assert parts.during is not None
+    parts.during._rounds = True
     parts.session._schedule._server = Rounding(parts.session.server)  # type: ignore[attr-defined]
     train(parts)
-    assert parts.during is not None
     (detection,) = parts.during.detections()
     assert (detection.iteration is not None) is noticed
+
+
+def test_where_there_is_no_wire_none_is_rehearsed() -> None:
+    """Whatever `transport.wire` says: a rehearsal that rounds makes the check blind in a training that does not."""
+    exact, narrow = (train(watched("gradient-decomposition", HONEST, *wire)) for wire in ((), ("transport.wire=bf16",)))
+    assert exact.during is not None
+    assert narrow.during is not None
+    state = exact.during.state()
+    assert all(torch.equal(tensor, state[key]) for key, tensor in narrow.during.state().items())
 
 
 def test_what_came_over_a_narrow_wire_has_its_rounding() -> None:

@@ -181,8 +181,11 @@ class _Lesson:
         pass
 
 
-def make_during(config: RunConfig, input_layers: nn.Module, build: Callable[[int], SplitModel]) -> During | None:
-    """The defences that `defense.during` names, or None; `build` makes such an untrained model from a seed.
+def make_during(
+    config: RunConfig, input_layers: nn.Module, build: Callable[[int], SplitModel], *, rounds: bool
+) -> During | None:
+    """The defences that `defense.during` names, or None; `build` makes such an untrained model from a seed, and
+    `rounds` says whether there is a wire that rounds.
 
     Raises ConfigError where one of them cannot take part in such a training.
     """
@@ -198,7 +201,7 @@ def make_during(config: RunConfig, input_layers: nn.Module, build: Callable[[int
         lambda: build(seed),
         rehearsed=rehearsed,
         iterations=config.training.iterations,
-        rounds=config.transport.wire == "bf16",
+        rounds=rounds,
     )
 
 

@@ -74,7 +74,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     model = builder(config.runtime.seed)
     for each in (model.F1, model.F2, model.F3):
         runtime.place(each.train())
-    during = make_during(config, model.F1, builder)
+    during = make_during(config, model.F1, builder, rounds=config.transport.wire == "bf16")
     specs = specs_of(model, data.train.shape, len(data.train.classes), config, runtime)
     settings = shared_settings(config, data.train.shape, specs)
     with open_channel(config.transport.address, tls) as channel:

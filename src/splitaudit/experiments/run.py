@@ -61,11 +61,6 @@ def run(config: RunConfig, path: Path, reporter: Reporter, *, processes: bool = 
     check_rounds(config.training, config.data.clients)
     if config.data.partition == "own":
         raise ConfigError("data.partition=own is for `splitaudit join`, where every client has images of its own.")
-    if config.transport.wire == "bf16" and config.defense is not None and config.defense.during and not processes:
-        reporter.warn(
-            "transport.wire=bf16: in one process nothing is rounded, but what detectors rehearse is, so that they "
-            "notice less. Leave it exact, or use --processes."
-        )
     folder = RunFolder(path)
     folder.check(config)
     if folder.result.exists():

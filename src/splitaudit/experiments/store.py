@@ -77,12 +77,13 @@ class RunFolder:
     def check(self, config: RunConfig) -> None:
         """Raise RunError if the folder holds something else than a run of this config, or nothing."""
         if self.config_file.exists():
-            changes = self.read_config().changes(config)
-            if changes:
+            begun = self.read_config()
+            differences = begun.differences(config)
+            if differences:
                 raise RunError(
                     f"{self.path} holds a run of another config. It differs in (there, here):\n  "
-                    + "\n  ".join(self.read_config().differences(config))
-                    + f"\n{self._remedy(config, changes)}"
+                    + "\n  ".join(differences)
+                    + f"\n{self._remedy(config, begun.changes(config))}"
                 )
         else:
             self._check_free()
@@ -90,7 +91,8 @@ class RunFolder:
     def _remedy(self, config: RunConfig, changed: Collection[str]) -> str:
         after = () if config.defense is None else config.defense.after
         if self.model.exists() and after and set(changed) <= {f"defense.{key}" for key in AFTER_KEYS}:
-            return f"Its model is trained: `splitaudit defend {self.path} --defense {','.join(after)}` defends that."
+            command = f"splitaudit defend {self.path} --defense {','.join(after)}"
+            return f"Its model is trained: `{command}` defends that. Settings of a defence go after --set."
         return "Choose another --out, or remove the folder."
 
     def check_training(self, config: RunConfig) -> None:
