@@ -70,7 +70,7 @@ def test_where_clients_overshoot_another_surrogate_does_not(overshoot: float, na
     assert furthest == pytest.approx([0.1 * overshoot] * 2 + [0.1] * (len(names) - 2), abs=1 / 255)
 
 
-def test_it_goes_without_a_surrogate_that_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_goes_without_a_surrogate_or_a_gate_that_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = small_parts(*TRAINED, "adversary.kind=aligned")
     parts.target()
     images, training = parts.data.attacker.images, parts.session.server.layers.config
@@ -80,13 +80,20 @@ def test_it_goes_without_a_surrogate_that_diverges(monkeypatch: pytest.MonkeyPat
         if "adaptive features" in arguments:
             raise DivergenceError("It became infinite.")
 
+    def no_gate(*_: object) -> None:
+        raise DivergenceError("It, too.")
+
     monkeypatch.setattr("splitaudit.adversary.adaptive.fine_tune", diverges)
+    monkeypatch.setattr("splitaudit.defenses.gate.Suspicion.learn", no_gate)
     told: list[str] = []
-    config = HardenConfig(epochs=1, batch_size=16, gate=False, modifiers=())
+    config = HardenConfig(epochs=1, batch_size=16, modifiers=())
     found = make_surrogates(side, Budget("linf", 0.1), config, 10, told.append)
     assert list(found.hardened) == ["clusters", WITHIN]
-    (warning,) = told
-    assert "goes without one of its surrogates, so it is weaker. It became infinite." in warning
+    assert found.suspicion is None
+    assert [warning.split("goes without ")[1] for warning in told] == [
+        "one of its surrogates, so it is weaker. It became infinite.",
+        "a gate of its own, so it is weaker. It, too.",
+    ]
 
 
 def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_for(

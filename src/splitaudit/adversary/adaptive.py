@@ -4,7 +4,8 @@ It has its layers, shadow input layers and its own unlabelled images. In the pla
 stale surrogate makes of each clean image, or the cluster into which that falls.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +53,7 @@ class Surrogates:
     hardened: dict[str, tuple[nn.Module, nn.Module]]
     """Shadow and server layers, by the targets that they were hardened with; and `WITHIN`, where clients overshoot."""
     suspicion: Suspicion | None
-    """A gate, if the clients have one."""
+    """A gate, if the clients have one and it did not diverge."""
     mirrored: bool
     """Whether the clients also look at mirror images."""
 
@@ -71,7 +72,7 @@ def make_surrogates(
     `config.images`, and so is its learning rate (linear scaling; Goyal et al., 2017): at the clients' own, batches this
     small make a surrogate that misleads little.
 
-    It goes without a surrogate that diverges, which `warn` is told.
+    It goes without a surrogate or a gate that diverges, which `warn` is told.
     """
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
@@ -96,7 +97,7 @@ def make_surrogates(
     config = config.model_copy(update={"batch_size": batch_size, "learning_rate": learning_rate})
     for name, shown, own_head, targets, loss in lessons:
         surrogate = nn.Sequential(deepcopy(side.shadow), deepcopy(side.layers), nn.Flatten(), own_head)
-        try:
+        with _going_without("one of its surrogates", warn):
             fine_tune(
                 surrogate,
                 [Share(shown, targets)],
@@ -107,15 +108,23 @@ def make_surrogates(
                 f"adaptive {name}",
                 passes=2 + config.stepped,
             )
-        except DivergenceError as error:
-            warn(f"The adaptive server goes without one of its surrogates, so it is weaker. {error}")
-            continue
-        surrogates[name] = (surrogate[0], surrogate[1])
-    if not config.gate:
-        return Surrogates(surrogates, None, mirrored)
-    suspicion = new_gate(images.shape[1], runtime, "adaptive gate")
-    suspicion.learn([Share(variants, names)], budget, config, side.training, runtime, "adaptive gate")
+            surrogates[name] = (surrogate[0], surrogate[1])
+    suspicion = None
+    if config.gate:
+        with _going_without("a gate of its own", warn):
+            gate = new_gate(images.shape[1], runtime, "adaptive gate")
+            gate.learn([Share(variants, names)], budget, config, side.training, runtime, "adaptive gate")
+            suspicion = gate
     return Surrogates(surrogates, suspicion, mirrored)
+
+
+@contextmanager
+def _going_without(what: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """Skip the rest of what diverges in here, which makes the server weaker: `warn` is told."""
+    try:
+        yield
+    except DivergenceError as error:
+        warn(f"The adaptive server goes without {what}, so it is weaker. {error}")
 
 
 def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torch.Generator) -> Tensor:
