@@ -75,11 +75,10 @@ def make_threats(config: RunConfig, target: Target, budget: Budget, surrogates: 
             yield _adaptive(config, budget, [MI, DI], f"stale and {name}{also}", seen(both))
         if own:
             yield _adaptive(config, budget, [MI], f"ensemble{also}", seen(every), long_steps=True)
+            first = next(iter(own))
+            yield _adaptive(config, budget, [MI, TUNED], f"{first}{also}", seen(own[first]))
     for name, function in own.items():
         yield _adaptive(config, budget, [], name, function)
-    if own:
-        first = next(iter(own))
-        yield _adaptive(config, budget, [MI, TUNED], first, own[first])
     if surrogates is not None and surrogates.suspicion is not None:
         misled = {"stale": stale, "ensemble": every}
         yield from _evading(config, budget, surrogates.suspicion, misled, target.runtime, mirrored)
