@@ -157,9 +157,9 @@ def _worst_attack(result: DefenseResult) -> list[str]:
     if not aligned:
         return []
     worst = min(attacks, key=lambda attack: attack.accuracy)
-    taken = result.attacked_clean_before - aligned[0].accuracy_before
-    share = 100 * (worst.accuracy - aligned[0].accuracy_before) / taken
-    left = f"{worst.accuracy:.1f}, {share:.1f}% of what aligned took"
+    taken, left = result.attacked_clean_before - aligned[0].accuracy_before, f"{worst.accuracy:.1f}"
+    if taken > 0:
+        left += f", {100 * (worst.accuracy - aligned[0].accuracy_before) / taken:.1f}% of what aligned took"
     return [f"worst single attack of {len(attacks)}, {worst.name}: {left}"]
 
 
@@ -181,6 +181,8 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
+    if options.json.exists():
+        parser.error(f"--json {options.json} exists: choose another, since its rows would be lost.")
     options.overrides.append("defense.after=[]")
     rows: list[dict[str, Any]] = []
     for config, folder in each_trained(options):

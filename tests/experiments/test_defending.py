@@ -329,7 +329,7 @@ def test_bench_gives_what_prevents_trainings_of_its_own(tmp_path: Path, monkeypa
     ("options", "why"),
     [
         (("--alpha", ""), "--alpha names none"),
-        (("--eps", ""), "--eps names none"),
+        (("--eps", "0.1", "--set", "attack.eps=0.2"), r"attack\.eps: that is crossed"),
         (("--defense", ","), "--defense names none"),
         (("--defense", "hardn"), "Did you mean 'harden'"),
         (("--set", "runtime.seed=3"), r"runtime\.seed: that is crossed"),

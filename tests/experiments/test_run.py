@@ -168,6 +168,17 @@ def test_a_shadow_that_is_lost_stops_the_run(run_folder: Path, quiet: Reporter) 
     assert RunFolder(run_folder).read_metrics() == []
 
 
+def test_a_server_that_is_noticed_as_it_breaks_the_training_is_told_of(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who is told of the divergence alone looks for a learning rate."""
+    watching = ("defense.during=[gradient-decomposition]", "defense.calibration.iterations=60")
+    shadow = ("adversary.similarity=frobenius", "adversary.learning_rate=1e25", "adversary.alpha=1")
+    with pytest.raises(DivergenceError, match="The loss became"):
+        run(small_config(*shadow, *watching), run_folder, Reporter())
+    assert "gradient-decomposition raised an alarm at iteration 1:" in " ".join(capsys.readouterr().err.split())
+
+
 def test_attack_on_a_finished_run(finished_run: Path, quiet: Reporter) -> None:
     """Attacking again finds the run's own figures; other settings lie in a folder of their own."""
     first = read_result(finished_run / "result.json")

@@ -197,6 +197,11 @@ def test_a_defence_that_diverges_fails_its_cell_alone(tmp_path: Path, monkeypatc
     one, other = run_sweep(cells, tmp_path, Here(), Reporter())
     assert one.error == "It became infinite."
     assert other.error is None
+    assert one.result is not None
+    (again,) = run_sweep(cells[:1], tmp_path, Here(), Reporter())
+    assert again.result == one.result
+    assert again.error is not None
+    assert again.error.startswith("input-transform diverged in an earlier try")
 
 
 def test_lost_workers_and_half_written_folders(shared: Path) -> None:

@@ -46,6 +46,23 @@ def test_shares_that_come_back_have_intervals(tmp_path: Path) -> None:
     assert "recovered 50%</small>" in write_bench(tmp_path, defenses=one).read_text()
 
 
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    """Where a cell failed, a mean is of fewer seeds than it seems."""
+    page = write_bench(tmp_path, defenses=[*bench_rows(0.1, 0, 84.0, 1), *bench_rows(0.2, 1, 86.0, 1)])
+    assert page.read_text().count("<small>1 seed of 2</small>") == 2
+    text = Page(write_bench_report(tmp_path, ["eps=0.2: The loss became inf."]).read_text()).text
+    assert "1 cell failed" in text
+    assert "eps=0.2: The loss became inf." in text
+
+
+def test_budgets_have_their_unit(tmp_path: Path) -> None:
+    """Which a table from before does not have."""
+    (row,) = bench_rows(0.3, 0, 84.0, 1)
+    assert "of standardised images" not in write_bench(tmp_path, defenses=[row]).read_text()
+    page = write_bench(tmp_path, defenses=[row | {"eps_unit": "standardized"}])
+    assert "eps 0.3<small>of standardised images</small>" in page.read_text()
+
+
 def test_a_training_with_a_prevention_is_another(tmp_path: Path) -> None:
     """Its defences and its detectors stand apart from those of the training without, and of older tables' trainings."""
     plain, hardened, noisy = bench_rows(0.1, 0, 84.0, 1), bench_rows(0.1, 0, 80.0, 1), bench_rows(0.1, 0, 86.0, 1)

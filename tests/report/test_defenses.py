@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.errors import RunError
 from splitaudit.report import render_report
 from splitaudit.report.defenses import read_remedies
@@ -60,6 +61,23 @@ def test_what_may_be_the_choice_of_the_images_stands_below_what_is_not(run: Path
     assert free.bargain > dear.bargain
     assert read_remedies(run, CONFIG) == [dear, free]
     assert "stands after those where it is told from that" in " ".join(render_report(run).split())
+
+
+def test_what_loses_in_all_stands_below_what_may_gain(run: Path) -> None:
+    """However surely something comes back under attack: the clean accuracy that it costs counts."""
+    write_defense(run, name="harmful", before=8, after=15, clean=38, share=50, recovered_ci95=(5.0, 12.0))
+    write_defense(run, name="doubtful", before=8, after=11, clean=88, share=50, recovered_ci95=(-1.0, 8.0))
+    assert [remedy.result.name for remedy in read_remedies(run, CONFIG)] == ["doubtful", "harmful"]
+
+
+def test_what_the_adaptive_server_expected_counts_but_for_harden_itself(run: Path) -> None:
+    for name in ("harden", "voting"):
+        write_defense(run, name=name, before=8, after=38, clean=88, share=10)
+        file = run / "defenses" / name / "defense.json"
+        result = json.loads(file.read_text())
+        result["config"]["defense"] = {"harden": HardenConfig(images=64).model_dump(mode="json")}
+        file.write_text(json.dumps(result))
+    assert {r.result.name: r.comparable for r in read_remedies(run, CONFIG)} == {"harden": True, "voting": False}
 
 
 def test_a_loss_is_no_smaller_for_having_taken_longer(run: Path) -> None:

@@ -20,6 +20,7 @@ from splitaudit.defenses.after_settings import FineTuningConfig
 from splitaudit.defenses.crafting import disguised
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.view import Cost
+from splitaudit.errors import DivergenceError
 from splitaudit.models import SplitModel
 from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
@@ -76,6 +77,8 @@ class Suspicion(nn.Module):
         All are cropped and mirrored: what was added is as telling then. `config.parties` says how the shares take part,
         `budget` which norm attacks go by.
         Its passes are no backward passes of the model.
+
+        Raises DivergenceError if a parameter becomes infinite or NaN.
         """
         batches = [max(1, round(len(share.targets) / BATCH_SIZE)) for share in shares]
         in_an_epoch = max(batches) if config.parties == "averaged" else sum(batches)
@@ -83,7 +86,13 @@ class Suspicion(nn.Module):
         config = config.model_copy(update={"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE})
         training = training.model_copy(update={"momentum": MOMENTUM, "nesterov": True, "augment": "crop_flip"})
         loss = partial(told_apart, budget=budget)
-        return fine_tune(self, shares, loss, config, training, runtime, name, passes=0)
+        try:
+            return fine_tune(self, shares, loss, config, training, runtime, name, passes=0)
+        except DivergenceError:
+            raise DivergenceError(
+                f"{name}: learning to tell attacked images from others diverged. defense.harden.gate=false does "
+                "without."
+            ) from None
 
 
 def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:

@@ -24,9 +24,9 @@ from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder, write_whole
 
 
-def defense_folder(run: Path, config: RunConfig, name: AfterDefense) -> Path:
-    """Where a defence of the run in this folder lies, with the settings of a resolved config."""
-    return run / "defenses" / f"{name}-{defended_config(config, name).fingerprint()}"
+def defense_file(run: Path, config: RunConfig, name: AfterDefense) -> Path:
+    """The result of a defence of the run in this folder, with the settings of a resolved config."""
+    return run / "defenses" / f"{name}-{defended_config(config, name).fingerprint()}" / "defense.json"
 
 
 def defended_config(config: RunConfig, name: AfterDefense) -> RunConfig:
@@ -67,8 +67,8 @@ def apply_defenses(
     Raises DivergenceError of the first one that diverges, once the others are done.
     """
     assert config.defense is not None, "the config names defences"
-    folders = {name: defense_folder(run, config, name) for name in config.defense.after}
-    missing = [name for name, folder in folders.items() if not _is_done(folder)]
+    files = {name: defense_file(run, config, name) for name in config.defense.after}
+    missing = [name for name, file in files.items() if not _is_done(file)]
     if missing:
         sets = [word for override in overrides for word in ("--set", override)]
         bench = set_up(config, target, data, training_seconds, reporter)
@@ -80,19 +80,19 @@ def apply_defenses(
             except DivergenceError as error:
                 diverged.append(error)
                 continue
-            folder = RunFolder(folders[name])
+            folder = RunFolder(files[name].parent)
             folder.take(defended_config(config, name), digests)
             save_hardened(folder.path, name, config, defended.model, data.train.shape, len(data.train.classes))
-            write_whole(folder.path / "defense.json", result.model_dump_json(indent=2).encode())
+            write_whole(files[name], result.model_dump_json(indent=2).encode())
         if diverged:
             raise diverged[0]
-    return [(folder, read_defense(folder / "defense.json")) for folder in folders.values()]
+    return [(file.parent, read_defense(file)) for file in files.values()]
 
 
-def _is_done(folder: Path) -> bool:
-    """Whether its result can be read: a damaged one is as good as none."""
+def _is_done(file: Path) -> bool:
+    """Whether a result can be read: a damaged one is as good as none."""
     try:
-        read_defense(folder / "defense.json")
+        read_defense(file)
     except RunError:
         return False
     return True

@@ -22,12 +22,12 @@ def defense_grid(
     delivered model are in every cell.
 
     Preventions change what is trained: if there are any, each is in trainings of its own, beside those without.
-    `cuts` are values of `model.input_end`; without any, the config's own is the only one.
+    `eps` are values of `attack.eps`, `cuts` of `model.input_end`; without any, the config's own is the only one.
 
     Raises ConfigError for a defence that is unknown, for nothing to cross or to measure, and for a setting in `sets`
     that is none or is crossed.
     """
-    for option, example, values in (("defense", "harden", defenses), ("eps", "8/255", eps), ("alpha", "0", alphas)):
+    for option, example, values in (("defense", "harden", defenses), ("alpha", "0", alphas)):
         if not values:
             raise ConfigError(f"--{option} names none: give one or more, separated by commas, such as {example}.")
     asked, chosen = _by_key(sets), _by_key(choose(defenses))
@@ -37,7 +37,9 @@ def defense_grid(
             f"--set adversary.kind={settings['adversary.kind']}: the bench's servers are passive at --alpha 0, and "
             "tamper at others. For detectors against a hijack there is `python -m benchmarks.detectors`."
         )
-    crossed: dict[str, list[Any]] = {"adversary.alpha": list(alphas), "attack.eps": list(eps)}
+    crossed: dict[str, list[Any]] = {"adversary.alpha": list(alphas)}
+    if eps:
+        crossed["attack.eps"] = list(eps)
     if cuts:
         crossed["model.input_end"] = list(cuts)
     preventions = [name for name in defenses if name in get_args(Prevention)]

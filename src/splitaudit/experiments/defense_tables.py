@@ -14,7 +14,7 @@ from splitaudit.evaluation.defense_result import DefenseResult, ServerResult, Wh
 from splitaudit.evaluation.outcomes import to_parquet
 from splitaudit.evaluation.result import AttackResult
 from splitaudit.evaluation.threats import ANCHORED
-from splitaudit.experiments.defending import defense_folder
+from splitaudit.experiments.defending import defense_file
 from splitaudit.experiments.store import write_whole
 from splitaudit.experiments.sweep import Finished
 
@@ -56,7 +56,8 @@ def write_detections(finished: Sequence[Finished], path: Path) -> None:
             continue
         found = {detection.name: detection for detection in cell.result.detections}
         place = _place(config)
-        place.pop("eps")
+        for key in ("eps", "eps_unit"):
+            place.pop(key)
         for name in config.defense.during:
             if name in get_args(Detector):
                 rows[config.training_fingerprint(), name] = {
@@ -78,21 +79,23 @@ def _place(config: RunConfig) -> dict[str, Any]:
         "cut": config.model.input_end,
         "alpha": config.adversary.alpha,
         "eps": config.attack.eps,
+        "eps_unit": config.attack.eps_unit,
         "seed": config.runtime.seed,
     }
 
 
 def _delivered(cell: Finished, home: Path) -> Iterator[dict[str, Any]]:
-    """Rows of the defences of a cell's delivered model."""
+    """Rows of the defences of a cell's delivered model, but for those that diverged."""
     config = cell.cell.config
     for name in () if config.defense is None else config.defense.after:
-        folder = defense_folder(cell.path, config, name)
+        file = defense_file(cell.path, config, name)
+        if not file.exists():
+            continue
         try:
-            result = read_defense(folder / "defense.json")
+            result = read_defense(file)
         except RunError as error:
             raise RunError(
-                f"{folder / 'defense.json'} cannot be read: remove {cell.path}, which counts as done, and give the "
-                "same command again."
+                f"{file} cannot be read: remove {cell.path}, which counts as done, and give the same command again."
             ) from error
         shared = {
             "defense": name,
@@ -102,7 +105,7 @@ def _delivered(cell: Finished, home: Path) -> Iterator[dict[str, Any]]:
             "clean_low": result.clean.ci95[0],
             "clean_high": result.clean.ci95[1],
             **result.cost.model_dump(),
-            "folder": os.path.relpath(folder, home),
+            "folder": os.path.relpath(file.parent, home),
         }
         yield from (shared | row for row in _attackers(result))
 

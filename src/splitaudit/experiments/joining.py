@@ -158,6 +158,7 @@ class _Diary:
 
     def step(self, iteration: int, loss: Tensor) -> None:
         """An iteration of this client is done."""
+        self._alarms.tell()  # first: a server that is noticed may be what a divergence comes from
         value = loss.item()
         if not torch.isfinite(loss):
             raise DivergenceError(
@@ -176,7 +177,6 @@ class _Diary:
         }
         self._folder.append_metrics(row)
         self._progress(iteration + 1, value, speed)
-        self._alarms.tell()
 
 
 def _rehearse(during: During, client: Client, reporter: Reporter) -> None:

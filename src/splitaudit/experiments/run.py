@@ -196,6 +196,8 @@ def train_and_attack(
     Every config with the same `training_fingerprint` can have the same `path`: its result, in a folder of its own below
     `path`, is what it would be alone there. Configs `beside` it with the same `target_fingerprint` are trained in their
     own paths on the way.
+
+    Raises DivergenceError of a defence that diverges, once all else is done.
     """
     config = resolve(config)
     check_rounds(config.training, config.data.clients)
@@ -210,9 +212,15 @@ def train_and_attack(
             for session, its in ((parts.session, trained), *others):
                 if session.iteration == session.iterations and not its.model.exists():
                     write_whole(its.model, save_tensors(delivered(parts.model)))
-        overrides = overrides_of(config, trained.read_config())
-        _defend(config, folder.path, trained, parts, training, reporter, overrides)
-        return folder.path, _attack(config, folder, trained, parts, training, names, reporter)
+        overrides, diverged = overrides_of(config, trained.read_config()), None
+        try:
+            _defend(config, folder.path, trained, parts, training, reporter, overrides)
+        except DivergenceError as error:
+            diverged = error
+        result = _attack(config, folder, trained, parts, training, names, reporter)
+        if diverged is not None:
+            raise diverged
+        return folder.path, result
 
 
 def attack_folder(path: Path, config: RunConfig, names: Sequence[str], *, curves: bool = False) -> RunFolder:

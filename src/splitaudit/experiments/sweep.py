@@ -13,6 +13,7 @@ from rich.console import Console
 from splitaudit.config import RunConfig
 from splitaudit.errors import DivergenceError, RunError, SplitAuditError
 from splitaudit.evaluation.result import Result, read_result
+from splitaudit.experiments.defending import defense_file
 from splitaudit.experiments.executors import Executor, Lost
 from splitaudit.experiments.mirror import Mirror
 from splitaudit.experiments.progress import Reporter
@@ -55,7 +56,7 @@ class Finished:
     """Its run folder."""
     result: Result | None
     error: str | None
-    """Why there is none."""
+    """Why there is none, or which of its defences have none."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def run_sweep(
             ended(position, len(failed))
             if not isinstance(outcome, Lost) and outcome.disk_full:
                 raise RunError(f"The disk of {store} is full: make room. The same command goes on from here.")
-    finished = [_finished(cell, f, errors.get(f.path)) for cell, f in zip(cells, folders, strict=True)]
+    finished = [_finished(cell, f, errors.get(f.path), store) for cell, f in zip(cells, folders, strict=True)]
     for one in finished:
         if one.error is not None and one.path not in errors:
             reporter.warn(f"Failed: {one.cell.name}. {one.error}")
@@ -198,7 +199,7 @@ def _failures(training: Training, outcome: Outcome | Lost) -> list[tuple[Cell, s
     return [(cell, error or unseen) for cell, error, none in told if error is not None or none]
 
 
-def _finished(cell: Cell, folder: RunFolder, error: str | None) -> Finished:
+def _finished(cell: Cell, folder: RunFolder, error: str | None, store: Path) -> Finished:
     """What became of a cell. A result that cannot be read is a failure of this cell alone."""
     result = None
     if folder.result.exists():
@@ -206,6 +207,11 @@ def _finished(cell: Cell, folder: RunFolder, error: str | None) -> Finished:
             result = read_result(folder.result)
         except RunError as unreadable:
             error = error or str(unreadable)
+        after = () if cell.config.defense is None else cell.config.defense.after
+        undone = [name for name in after if not defense_file(folder.path, cell.config, name).exists()]
+        if undone:
+            log = cell.training(store).with_suffix(".log")
+            error = error or f"{', '.join(undone)} diverged in an earlier try; give other settings. {log} may say more."
     return Finished(cell, folder.path, result, error)
 
 

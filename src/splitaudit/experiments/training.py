@@ -76,9 +76,9 @@ def train(
             stretch.losses += done.losses
             if len(stretch.losses) < LOGGED_EVERY and done.iteration < total:
                 continue
+            alarms.tell()  # first: a server that is noticed may be what a divergence comes from
             row = _log(config, session, folder, stretch)
             progress(done.iteration, row["loss"], row["images_per_second"])
-            alarms.tell()
             seconds = stretch.seconds_before + stretch.seconds()
             before = len(others)
             others[:] = [

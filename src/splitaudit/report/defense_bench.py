@@ -28,6 +28,8 @@ class Entry:
     recovered: float | None
     recovered_ci95: Interval | None
     """None where it is not known of every seed, or of one seed in a table that is older."""
+    seeds: int
+    """How many have it: where cells failed, fewer than elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,11 @@ class Detector:
     """ROC curves of all that can be told from passive servers; None if none can."""
 
 
-def write_bench_report(folder: Path) -> Path:
-    """Write the page of a bench's folder, and return its path. Raises RunError for a table that cannot be read."""
+def write_bench_report(folder: Path, failed: Sequence[str] = ()) -> Path:
+    """Write the page of a bench's folder, and return its path. `failed` says which cells did, and why.
+
+    Raises RunError for a table that cannot be read.
+    """
     rows, detections = (_read(folder / f"{name}.parquet") for name in ("defenses", "detections"))
     budgets = sorted({row["eps"] for row in rows})
     detectors = _detectors(detections)
@@ -114,6 +119,9 @@ def write_bench_report(folder: Path) -> Path:
             run_name=folder.name,
             config={},
             budgets=budgets,
+            # Older tables do not have it.
+            standardized=any(row.get("eps_unit") == "standardized" for row in rows),
+            failed=failed,
             seeds=sorted({row["seed"] for row in (*rows, *detections)}),
             blocks=_blocks(rows, budgets),
             detectors=detectors,
@@ -209,7 +217,7 @@ def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
     before, recovered = (_mean(found, key) if found else None for key, found in known.items())
     interval = _interval(rows, "accuracy")
     assert interval is not None, "every table has those of accuracies"
-    return Entry(_mean(rows, "accuracy"), interval, before, recovered, _interval(rows, "recovered"))
+    return Entry(_mean(rows, "accuracy"), interval, before, recovered, _interval(rows, "recovered"), len(rows))
 
 
 def _interval(rows: Sequence[dict[str, Any]], key: str) -> Interval | None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.evaluation.defense_result import DefenseResult, ServerResult, read_defense
 
 LEAST_COST = 1.0
@@ -21,8 +22,8 @@ class Remedy:
     worst: ServerResult | None
     """Of the servers that are no oracles, the one that leaves the least accuracy; None if the server had nothing."""
     comparable: bool
-    """Whether it was attacked as the run was: within the same budget, by a server with the same images and fits, and as
-    many test images."""
+    """Whether it was attacked as the run was: within the same budget, by a server with the same images, fits and
+    expectations, and as many test images."""
 
     @property
     def settings(self) -> list[str]:
@@ -52,29 +53,36 @@ class Remedy:
         return self.gain / (once * always) if self.gain > 0 else self.gain
 
     @property
-    def told(self) -> bool:
-        """Whether what it brings back under that server is more than the choice of the images may have made, as far as
-        is known: older results have no interval."""
-        if self.worst is None or self.worst.recovered is None:
+    def sure(self) -> bool:
+        """Whether it gains anything, and brings back more under that server than the choice of the images may have
+        made, as far as is known: older results have no interval."""
+        if self.worst is None or self.worst.recovered is None or self.gain <= 0:
             return False
         return self.worst.recovered_ci95 is None or self.worst.recovered_ci95[0] > 0
 
 
 def read_remedies(run: Path, config: Mapping[str, Any]) -> list[Remedy]:
-    """Every defence that lies below the run of this config, the best bargain first of those that bring something back,
-    then of those that may not; after them, in the same order, those that were attacked otherwise than the run was.
+    """Every defence that lies below the run of this config, the best bargain first of those that gain something for
+    sure, then of the others; after them, in the same order, those that were attacked otherwise than the run was.
     Raises RunError for one that cannot be read."""
     remedies = [_judged(read_defense(path), config) for path in sorted((run / "defenses").glob("*/defense.json"))]
-    return sorted(remedies, key=lambda remedy: (not remedy.comparable, not remedy.told, -remedy.bargain))
+    return sorted(remedies, key=lambda remedy: (not remedy.comparable, not remedy.sure, -remedy.bargain))
 
 
 def _judged(result: DefenseResult, config: Mapping[str, Any]) -> Remedy:
     servers: Sequence[ServerResult] = [server for server in result.servers if server.knowledge == "server"]
     worst = min(servers, key=lambda server: server.accuracy, default=None)
-    return Remedy(result, worst, _attacks(result.config) == _attacks(config))
+    alike = _attacks(result.config) == _attacks(config)
+    # What the adaptive server expects is `harden`, by its settings; of `harden` itself, whatever these are.
+    expected = result.name == "harden" or _harden(result.config) == _harden(config)
+    return Remedy(result, worst, alike and expected)
 
 
 def _attacks(config: Mapping[str, Any]) -> list[Any]:
     """What of a config decides how servers attack."""
     sections = [config.get(key) for key in ("attack", "attacker", "alignment")]
     return [*sections, config.get("evaluation", {}).get("images")]
+
+
+def _harden(config: Mapping[str, Any]) -> Any:
+    return (config.get("defense") or {}).get("harden", HardenConfig().model_dump(mode="json"))

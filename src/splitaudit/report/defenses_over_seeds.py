@@ -43,6 +43,8 @@ class RemedyOverSeeds:
     """Of its work, as a multiple of the delivered model's; None in files that are older."""
     bargain: float
     """Mean over the seeds."""
+    sure: bool
+    """Whether it gains something for sure with each seed."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class DetectorOverSeeds:
 def read_remedies_over_seeds(
     folders: Mapping[int, Path], configs: Mapping[int, Mapping[str, Any]]
 ) -> list[RemedyOverSeeds]:
-    """The defences of these seeds' runs, which have these configs: the best bargain first of those that were attacked
-    as the runs were, then of the others. Those count as one whose commands set the same.
+    """The defences of these seeds' runs, which have these configs, in the order of each seed's own report. Those count
+    as one whose commands set the same.
 
     Raises RunError for one that cannot be read.
     """
@@ -72,7 +74,8 @@ def read_remedies_over_seeds(
         for remedy in read_remedies(folder, configs[seed]):
             alike.setdefault((remedy.result.name, tuple(remedy.settings)), {})[seed] = remedy
     return sorted(
-        (_over_seeds(each) for each in alike.values()), key=lambda found: (not found.comparable, -found.bargain)
+        (_over_seeds(each) for each in alike.values()),
+        key=lambda found: (not found.comparable, not found.sure, -found.bargain),
     )
 
 
@@ -101,6 +104,7 @@ def _over_seeds(remedies: Mapping[int, Remedy]) -> RemedyOverSeeds:
         share_of_training=float(np.mean([remedy.result.cost.share_of_training for remedy in each])),
         prediction=each[0].result.cost.prediction,
         bargain=float(np.mean([remedy.bargain for remedy in each])),
+        sure=all(remedy.sure for remedy in each),
     )
 
 
