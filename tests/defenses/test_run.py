@@ -8,7 +8,9 @@ from splitaudit.errors import DivergenceError
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import run
 from splitaudit.experiments.store import RunFolder
+from splitaudit.learning.checkpoint import load_checkpoint
 from tests.conftest import small_config
+from tests.experiments.folders import damage_newest
 
 WATCHED = ("defense.during=[noise, gradient-decomposition]", "defense.calibration.iterations=60")
 
@@ -29,11 +31,32 @@ def test_verdicts_and_curves_are_in_the_result_and_the_report(run_folder: Path) 
     page = (run_folder / "report.html").read_text()
     assert f"alarm at iteration {detection.iteration}" in page
     assert "Suspicion: gradient-decomposition" in page
+    took = result.training.watching
+    assert took is not None
+    assert 0 < took.seconds < result.training.seconds
+    assert took.gradient_evaluations == 60 * result.config["training"]["batch_size"]
+    assert took.traffic_bytes > 0
+    assert f"a rehearsal of {took.gradient_evaluations:,} gradients included" in page
+
+
+def test_what_watching_took_goes_on_where_a_training_was_stopped(run_folder: Path) -> None:
+    config = small_config(*WATCHED, "runtime.checkpoint_seconds=0.001")
+    run(config, run_folder, Reporter())
+    (run_folder / "result.json").unlink()
+    (run_folder / "model.safetensors").unlink()
+    damage_newest(run_folder)
+    checkpoint = load_checkpoint(RunFolder(run_folder).checkpoints, lambda _text: None)
+    assert checkpoint is not None
+    assert checkpoint.iteration < config.training.iterations
+    took = run(config, run_folder, Reporter()).training.watching
+    assert took is not None
+    assert took.seconds > checkpoint.extra["watching"] > 0
 
 
 def test_without_detectors_there_is_no_verdict(run_folder: Path) -> None:
     result = run(small_config(), run_folder, Reporter())
     assert result.detections == []
+    assert result.training.watching is None
     assert "What the clients noticed" not in (run_folder / "report.html").read_text()
     assert all("detectors" not in row for row in RunFolder(run_folder).read_metrics())
 

@@ -28,3 +28,9 @@ def command(*arguments: str, overrides: tuple[str, ...] = ()) -> list[str]:
     """`splitaudit` as a process of its own."""
     sets = [part for override in overrides for part in ("--set", override)]
     return [sys.executable, "-c", "from splitaudit.cli import main; main()", *arguments, *sets]
+
+
+def damage_newest(folder: Path) -> None:
+    newest = max((folder / "checkpoint").iterdir(), key=lambda path: int(path.name))
+    tensors = newest / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:100])

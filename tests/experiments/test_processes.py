@@ -32,6 +32,7 @@ def trained_both_ways(home: Path, *overrides: str) -> list[RunFolder]:
     assert one is not None
     assert many is not None
     assert_same((one.state, many.state))
+    assert (one.extra.get("watching", 0) > 0) == (many.extra.get("watching", 0) > 0)
     return folders
 
 

@@ -19,7 +19,7 @@ from splitaudit.experiments.run import attack, run
 from splitaudit.experiments.store import RunFolder
 from splitaudit.experiments.training import resume
 from tests.conftest import small_config, small_parts, without_timings
-from tests.experiments.folders import outcome
+from tests.experiments.folders import damage_newest, outcome
 
 CANDIDATES = json.dumps(AlignmentConfig().candidates)
 ADVERSARIES = [("adversary.kind=sladv", "training.augment=crop_flip"), ("adversary.kind=honest",)]
@@ -81,12 +81,6 @@ def test_done_runs_are_not_computed_again(finished_run: Path, quiet: Reporter) -
     assert run(small_config(), finished_run, quiet) == first
     assert (finished_run / "result.json").stat().st_mtime_ns == written
     assert (finished_run / "report.html").exists()
-
-
-def damage_newest(folder: Path) -> None:
-    newest = max((folder / "checkpoint").iterdir(), key=lambda path: int(path.name))
-    tensors = newest / "state.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:100])
 
 
 def test_damaged_checkpoint_falls_back(finished: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

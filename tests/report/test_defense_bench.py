@@ -55,6 +55,17 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     assert "eps=0.2: The loss became inf." in text
 
 
+def test_what_watching_takes_is_told_as_far_as_all_trainings_say(tmp_path: Path) -> None:
+    rows = detection_rows(0.0, [1.0, 2.0])
+    cost = {"share_of_training": 4.0, "gradient_evaluations": 7680, "traffic_bytes": 2_500_000}
+    for row, seconds in zip(rows, (10.0, 20.0), strict=True):
+        row |= cost | {"seconds": seconds}
+    told = "took 15.0 s in the mean, 4.0% of the training's time, with 7,680 gradients of a rehearsal, and 2.5 MB"
+    assert told in " ".join(Page(write_bench(tmp_path, detections=rows).read_text()).text.split())
+    del rows[0]["seconds"]
+    assert "gradients of a rehearsal" not in write_bench(tmp_path, detections=rows).read_text()
+
+
 def test_budgets_have_their_unit(tmp_path: Path) -> None:
     """Which a table from before does not have."""
     (row,) = bench_rows(0.3, 0, 84.0, 1)

@@ -1,6 +1,8 @@
 """All that the clients of one training do besides, as one: what `defense.during` names."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import get_args
 
 import torch
@@ -61,6 +63,14 @@ class During:
         self.members = members
         self._fresh, self._rehearsed, self._iterations, self._rounds = fresh, rehearsed, iterations, rounds
         self._ready = not any(member.learns for member in members)
+        self.seconds = 0.0
+        """Of wall time, the rehearsal's included. On an accelerator, of what is computed there only what is waited
+        for."""
+
+    @property
+    def rehearsed(self) -> int:
+        """Iterations of the honest trainings in all."""
+        return self._rehearsed * len(self._lessons())
 
     @property
     def calibrated(self) -> bool:
@@ -73,25 +83,28 @@ class During:
         """
         if self._ready:
             return
-        for lesson in self._lessons():
-            simulate(client, self._fresh(), lesson, self._rehearsed, rounds=self._rounds)
-        for member in self.members:
-            member.settle(self._iterations)
+        with self._timed():
+            for lesson in self._lessons():
+                simulate(client, self._fresh(), lesson, self._rehearsed, rounds=self._rounds)
+            for member in self.members:
+                member.settle(self._iterations)
         self._ready = True
 
     def send(self, batch: Outgoing) -> Outgoing:
         """What all of them together make of the batch."""
-        for member in self.members:
-            batch = member.send(batch)
+        with self._timed():
+            for member in self.members:
+                batch = member.send(batch)
         return batch
 
     def receive(self, view: ClientView) -> Tensor | None:
         """The gradient that is learned from, after all of them; None if one of them wants nothing learned."""
         gradient: Tensor | None = view.do1
-        for member in self.members:
-            # Each looks at every step, also at one that another wants nothing learned from.
-            learned = member.receive(view, view.do1 if gradient is None else gradient)
-            gradient = None if gradient is None else learned
+        with self._timed():
+            for member in self.members:
+                # Each looks at every step, also at one that another wants nothing learned from.
+                learned = member.receive(view, view.do1 if gradient is None else gradient)
+                gradient = None if gradient is None else learned
         return gradient
 
     def scores(self) -> dict[str, float]:
@@ -124,6 +137,12 @@ class During:
         for member in self.members:
             member.load_state(part(state, member.name))
 
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
+
     def _lessons(self) -> "list[_Lesson]":
         """Honest trainings in which all that learn do: together, or apart, but never without those that do not."""
         learning = [member for member in self.members if member.learns]
@@ -151,6 +170,8 @@ class During:
 
 class _Lesson:
     """The same defences during the honest training: they learn from every step, and hand on the gradient as it is."""
+
+    seconds, rehearsed = 0.0, 0
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members

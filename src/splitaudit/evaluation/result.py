@@ -25,12 +25,26 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings")
 
 
+class WatchingResult(_Part):
+    """What all that the clients did in the training against their server took of them together."""
+
+    seconds: float
+    """Of the training's, the honest one included that a client rehearses."""
+    gradient_evaluations: int
+    """Backward passes of the model in that rehearsal, counted in images."""
+    traffic_bytes: int
+    """Between the clients, wherever each has a process of its own: what was noticed goes with their layers in every
+    step, and counts as if it were as large from the start as it is in the end."""
+
+
 class TrainingResult(_Part):
     iterations: int
     seconds: float
     images_per_second: float
     final_loss: float
     """Mean over the last logged iterations."""
+    watching: WatchingResult | None = None
+    """None without `defense.during`, and in files that are older."""
 
 
 class CandidateResult(_Part):

@@ -29,10 +29,14 @@ DETECTIONS = pa.schema(
         "threshold": pa.float64(),
         "iteration": pa.int64(),
         "iterations": pa.int64(),
+        "seconds": pa.float64(),
+        "share_of_training": pa.float64(),
+        "gradient_evaluations": pa.int64(),
+        "traffic_bytes": pa.int64(),
     }
 )
 """A detector in one training: its most suspicious score, without any null; its first alarm's iteration, without any
-null; and how many iterations the training has."""
+null; how many iterations the training has; and what all that was done besides in that training took together."""
 
 
 def write_bench(finished: Sequence[Finished], path: Path) -> None:
@@ -55,6 +59,8 @@ def write_detections(finished: Sequence[Finished], path: Path) -> None:
         if cell.result is None or config.defense is None:
             continue
         found = {detection.name: detection for detection in cell.result.detections}
+        training, took = cell.result.training, cell.result.training.watching
+        cost = None if took is None else {"share_of_training": 100 * took.seconds / training.seconds, **dict(took)}
         place = _place(config)
         for key in ("eps", "eps_unit"):
             place.pop(key)
@@ -67,6 +73,7 @@ def write_detections(finished: Sequence[Finished], path: Path) -> None:
                     "threshold": found[name].threshold if name in found else None,
                     "iteration": found[name].iteration if name in found else None,
                     "iterations": config.training.iterations,
+                    **(cost or {}),
                 }
     write_whole(path, to_parquet(pa.Table.from_pylist(list(rows.values()), DETECTIONS)))
 

@@ -123,7 +123,8 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
             trained_by_server = {"server": model.F2} | ({"output": model.F3} if vanilla else {})
             for name, module in trained_by_server.items():
                 _load(module, part(server_layers, name))
-            save_state(folder, total, _final_state(layers, server_layers, total), diary.seconds)
+            watching = None if during is None else during.seconds
+            save_state(folder, total, _final_state(layers, server_layers, total), diary.seconds, watching)
             write_whole(folder.model, save_tensors(delivered(model)))
         transport.leave(number)
     reporter.say(f"The whole model is in {folder.model}. `splitaudit attack {path}` measures how well it withstands.")

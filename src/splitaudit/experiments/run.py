@@ -150,7 +150,7 @@ def _rebuilt(trained: RunFolder, config: RunConfig, reporter: Reporter) -> tuple
     seconds = resume(parts.session, trained, reporter)
     if parts.session.iteration != config.training.iterations:
         raise RunError(f"The last checkpoint of {trained.path} cannot be read: run it again, in another folder.")
-    return parts, summary(config, trained, seconds)
+    return parts, summary(config, trained, seconds, parts.session.defense)
 
 
 def _defend(

@@ -13,7 +13,7 @@ from torch import Tensor
 from splitaudit.adversary.onlookers import Onlooker, Watched
 from splitaudit.config import RunConfig
 from splitaudit.errors import DivergenceError, RunError
-from splitaudit.evaluation.result import TrainingResult
+from splitaudit.evaluation.result import TrainingResult, WatchingResult
 from splitaudit.experiments.alarms import Alarms
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.store import RunFolder
@@ -92,7 +92,7 @@ def train(
             if len(others) < before:
                 _look_on(session, acting, others)
             stretch = _Stretch(seconds)
-    return summary(config, folder, seconds)
+    return summary(config, folder, seconds, session.defense)
 
 
 def _look_on(session: Session, acting: Adversary | None, others: Sequence[Kept]) -> None:
@@ -105,6 +105,8 @@ def _look_on(session: Session, acting: Adversary | None, others: Sequence[Kept])
 def _follow(config: RunConfig, session: Session, other: Session, its: RunFolder, stretch: _Stretch) -> None:
     """Bring one that looks on to where the session stands, and log that."""
     other.follow(session)
+    if other.defense is not None and session.defense is not None:
+        other.defense.seconds = session.defense.seconds
     _log(config, other, its, stretch)
 
 
@@ -119,6 +121,8 @@ def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:
         raise RunError(
             f"The checkpoints in {folder.path} do not fit this model ({error}); remove the folder and run again."
         ) from None
+    if session.defense is not None:
+        session.defense.seconds = float(checkpoint.extra.get("watching", 0.0))
     if 0 < session.iteration < session.iterations:
         reporter.say(f"Resuming at iteration {session.iteration} of {session.iterations}.")
         threads, then = torch.get_num_threads(), checkpoint.extra.get("threads")
@@ -167,7 +171,8 @@ def logged_scores(defense: Defense | None) -> dict[str, Any]:
 
 
 def _save(session: Session, folder: RunFolder, seconds: float) -> None:
-    save_state(folder, session.iteration, session.state(), seconds)
+    watching = None if session.defense is None else session.defense.seconds
+    save_state(folder, session.iteration, session.state(), seconds, watching)
 
 
 def _left_in(work: Callable[[], None], reporter: Reporter) -> bool:
@@ -180,13 +185,14 @@ def _left_in(work: Callable[[], None], reporter: Reporter) -> bool:
     return True
 
 
-def save_state(folder: RunFolder, iteration: int, state: State, seconds: float) -> None:
-    """Save a training state, and the seconds of training it stands for. Raises DivergenceError if it is not finite."""
+def save_state(folder: RunFolder, iteration: int, state: State, seconds: float, watching: float | None = None) -> None:
+    """Save a training state, and the seconds of training it stands for, and which of them defences took. Raises
+    DivergenceError if it is not finite."""
     if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
         _diverged(folder, f"A parameter became infinite or NaN by iteration {iteration}")
-    save_checkpoint(
-        folder.checkpoints, Checkpoint(iteration, state, {"seconds": seconds, "threads": torch.get_num_threads()})
-    )
+    extra = {"seconds": seconds, "threads": torch.get_num_threads()}
+    watched = {} if watching is None else {"watching": watching}
+    save_checkpoint(folder.checkpoints, Checkpoint(iteration, state, extra | watched))
 
 
 def _diverged(folder: RunFolder, what: str, remedy: str = OF_THE_MODEL) -> None:
@@ -195,13 +201,25 @@ def _diverged(folder: RunFolder, what: str, remedy: str = OF_THE_MODEL) -> None:
     raise DivergenceError(f"{what}; {last} in {folder.path}. {remedy}, and use another --out.")
 
 
-def summary(config: RunConfig, folder: RunFolder, seconds: float) -> TrainingResult:
+def summary(config: RunConfig, folder: RunFolder, seconds: float, defense: Defense | None) -> TrainingResult:
     """What a finished training took, and where it ended."""
     rows = folder.read_metrics()[-5:]
     iterations = config.training.iterations
+    # Where it took no time at all, that of a checkpoint from before it was noted is meant.
+    watching = None if defense is None or not defense.seconds else _watching(config, defense)
     return TrainingResult(
         iterations=iterations,
         seconds=seconds,
         images_per_second=iterations * config.training.batch_size / seconds,
         final_loss=sum(row["loss"] for row in rows) / len(rows),
+        watching=watching,
+    )
+
+
+def _watching(config: RunConfig, defense: Defense) -> WatchingResult:
+    hand_overs = config.training.iterations if config.data.clients > 1 else 0
+    return WatchingResult(
+        seconds=defense.seconds,
+        gradient_evaluations=defense.rehearsed * config.training.batch_size,
+        traffic_bytes=hand_overs * sum(tensor.nbytes for tensor in defense.state().values()),
     )

@@ -70,6 +70,13 @@ class ClientView:
 class Defense(Protocol):
     """What the clients do besides in their split steps, against a malicious server. It travels with their layers."""
 
+    seconds: float
+    """Of wall time, that this has taken so far as far as is known here: it does not travel."""
+
+    @property
+    def rehearsed(self) -> int:
+        """Iterations of an honest training that one client plays through by itself."""
+
     def calibrate(self, client: "Client") -> None:
         """Find out what must be known before this client's next step, unless it is known."""
 

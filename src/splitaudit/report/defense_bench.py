@@ -90,6 +90,16 @@ class Watched:
 
 
 @dataclass(frozen=True)
+class Watching:
+    """What all that the clients did in a training besides took of them together: means over the trainings."""
+
+    seconds: float
+    share_of_training: float
+    gradient_evaluations: float
+    traffic_bytes: float
+
+
+@dataclass(frozen=True)
 class Detector:
     """A detector of a model cut at one place."""
 
@@ -100,6 +110,8 @@ class Detector:
     iterations: int
     """That a training has."""
     lines: list[Watched]
+    cost: Watching | None
+    """None in tables that are older."""
     roc: Figure | None
     """ROC curves of all that can be told from passive servers; None if none can."""
 
@@ -162,8 +174,13 @@ def _detectors(rows: Sequence[dict[str, Any]]) -> list[Detector]:
             _watched(alpha, [row for row in own if row["alpha"] == alpha], passive, look(number))
             for number, alpha in enumerate(sorted({row["alpha"] for row in own}))
         ]
-        detectors.append(Detector(*which, own[0]["iterations"], lines, _roc(lines)))
+        detectors.append(Detector(*which, own[0]["iterations"], lines, _cost(own), _roc(lines)))
     return detectors
+
+
+def _cost(rows: Sequence[dict[str, Any]]) -> Watching | None:
+    means = {field.name: _mean(rows, field.name) for field in fields(Watching)}
+    return None if None in means.values() else Watching(**means)
 
 
 def _roc(lines: Sequence[Watched]) -> Figure | None:
