@@ -8,7 +8,7 @@ from splitaudit.adversary import own_runtime
 from splitaudit.adversary.adaptive import WITHIN, ServerSide, _as_clients_see, _clustered, _turned_from, make_surrogates
 from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import HARDENED_ON_GREY, composed, craft_label_free
+from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
 from splitaudit.errors import DivergenceError
 from splitaudit.runtime import Runtime
@@ -96,11 +96,8 @@ def test_it_goes_without_a_surrogate_or_a_gate_that_diverges(monkeypatch: pytest
     ]
 
 
-def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_for() -> None:
     """As the clients' do: of the attacked ones a share, within the budget."""
-    monkeypatch.setattr("splitaudit.defenses.crafting.HARDENED_ON_GREY", 0.0)
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 6)).requires_grad_(False)
     clean = torch.rand(8, 3, 4, 4, generator=generator)
@@ -114,7 +111,7 @@ def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_f
     class Settled:
         settled = network
 
-    budget, config = Budget("linf", 0.1), HardenConfig(overshoot=2.0, stepped=0.5)
+    budget, config = Budget("linf", 0.1), HardenConfig(overshoot=2.0, stepped=0.5, grey=0.0)
     pixels = torch.stack([clean, attacked])
     _as_clients_see(loss, _turned_from, config, budget, Settled(), pixels, features, generator)  # type: ignore[arg-type]
     as_it_is, reached = shown[0]
@@ -139,11 +136,11 @@ def test_some_of_its_own_attacks_have_no_colours() -> None:
     class Settled:
         settled = nn.Identity()
 
-    pixels, config = torch.stack([clean, attacked]), HardenConfig(stepped=0.0)
+    pixels, config = torch.stack([clean, attacked]), HardenConfig(stepped=0.0, grey=0.25)
     _as_clients_see(loss, _turned_from, config, Budget("linf", 0.1), Settled(), pixels, clean, generator)  # type: ignore[arg-type]
     added = shown[0][1] - clean
     alike = (added == added[:, :1]).flatten(1).all(1)
-    assert float(alike.float().mean()) == pytest.approx(HARDENED_ON_GREY, abs=0.03)
+    assert float(alike.float().mean()) == pytest.approx(0.25, abs=0.03)
     torch.testing.assert_close(added[~alike], (attacked - clean)[~alike])
 
 

@@ -47,9 +47,17 @@ class HardenConfig(FineTuningConfig):
     budget."""
     modifiers: tuple[Literal["mi", "ni", "di", "ti"], ...] = ("mi", "di")
     """Of the gradient that every second image is crafted with, as in attacks' names: those that cost nothing."""
+    weakest: float = Field(0.3, gt=0, le=1)
+    """Share of a perturbation that is trained on at least: each is weakened at random in every epoch."""
+    grey: float = Field(0.3, ge=0, le=1)
+    """Share of the perturbations that are made the same in all colours, as what servers with grey images craft is
+    anyway, and as others may choose, to look unlike other attacks."""
     gate: bool = True
     """Leave most of what is said to the delivered model where nothing looks attacked. Every prediction then takes both
     models."""
+    least_share: float = Field(0.4, ge=0, le=1)
+    """gate only: share that the hardened model has in what is said of images that look clean. Two models know as much
+    together as the better one, and say less often the one thing of an image and the other of its attacked copy."""
     mirrored: bool | None = None
     """Predict the mean for each image and its mirror image, at twice the cost. null: if the training mirrors images
     (`training.augment: crop_flip`)."""

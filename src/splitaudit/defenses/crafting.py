@@ -17,9 +17,6 @@ from splitaudit.randomness import derive_generator
 from splitaudit.runtime import Runtime
 
 BATCH = 128
-HARDENED_ON_GREY = 0.3
-"""Share of the perturbations to harden on that are the same in all colours, as what servers with grey images craft is
-anyway, and as others may choose, to look unlike other attacks."""
 
 
 def craft_label_free(
@@ -73,7 +70,7 @@ def to_harden_on(
     generator: torch.Generator,
 ) -> Tensor:
     """Adversarial images (N, C, H, W) as a model is shown them: some disguised, some one step on, as `some_stepped`."""
-    shown = disguised(clean, attacked, HARDENED_ON_GREY, budget, generator)
+    shown = disguised(clean, attacked, config.grey, budget, generator)
     return some_stepped(config, function, clean, shown, away, targets, budget, generator)
 
 

@@ -34,9 +34,6 @@ SHOWN_GREY = 0.5
 """Share of the perturbations that it is shown that are the same in all colours. Neighbouring pixels of photographs
 differ less in colour than in brightness, so a gate that sees only what plain attacks add looks at colours, and is
 passed by what has none."""
-LEAST_SHARE = 0.4
-"""Share that the hardened model has in what is said of images that look clean. Two models know as much together as the
-better one, and say less often the one thing of an image and the other of its attacked copy."""
 STEPS, MOST_EPOCHS = 2000, 60
 """Of training the gate: as many epochs as take so many steps, but no more where images are few: it would know them."""
 
@@ -106,17 +103,14 @@ def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:
 class Gated(nn.Module):
     """Pixels (N, C, H, W) to the logarithm of a mixture of two models' predictions (N, classes).
 
-    The share of the second grows from `LEAST_SHARE` to 1 with the probability that the image was attacked, as the gate
+    The share of the second grows from `least_share` to 1 with the probability that the image was attacked, as the gate
     sees it.
     """
 
-    least_share: Tensor
-    """In the state, so that a file answers as the model did that was measured."""
-
-    def __init__(self, stale: SplitModel, hardened: SplitModel, suspicion: Suspicion) -> None:
+    def __init__(self, stale: SplitModel, hardened: SplitModel, suspicion: Suspicion, least_share: float) -> None:
         super().__init__()
         self.stale, self.hardened, self.suspicion = stale.whole, hardened.whole, suspicion
-        self.register_buffer("least_share", torch.tensor(LEAST_SHARE))
+        self.least_share = least_share
 
     def forward(self, images: Tensor) -> Tensor:
         stale, hardened = (model(images).float().softmax(1) for model in (self.stale, self.hardened))

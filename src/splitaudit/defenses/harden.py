@@ -32,9 +32,6 @@ from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
 from splitaudit.models import SplitModel
 from splitaudit.runtime import Runtime
 
-WEAKEST = 0.3
-"""Share of an adversarial perturbation that is trained on at least."""
-
 
 def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     """Harden the delivered model."""
@@ -62,7 +59,7 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     if config.gate:
         suspicion = new_gate(stale.image_shape[0], runtime, "gate")
         cost += suspicion.learn(shares, view.budget, config, view.training, runtime, "gate")
-        whole = Gated(stale, hardened, suspicion).eval().requires_grad_(False)
+        whole = Gated(stale, hardened, suspicion, config.least_share).eval().requires_grad_(False)
     return Trained(Mirrored(whole) if config.mirrored else whole, cost)
 
 
@@ -77,7 +74,7 @@ def labels_of_attacked(
 ) -> Tensor:
     """Cross-entropy of each image (V, N, C, H, W) in one of its adversarial variants, weakened, disguised or one step
     on, with what it is to be taken for (N, classes)."""
-    shares = torch.empty(len(labels)).uniform_(WEAKEST, 1, generator=generator)
+    shares = torch.empty(len(labels)).uniform_(config.weakest, 1, generator=generator)
     attacked = weakened(pixels, shares, generator)
     shown = to_harden_on(config, model.settled, pixels[0], attacked, cross_entropy, labels.argmax(1), budget, generator)
     return F.cross_entropy(model(shown), labels)
@@ -93,7 +90,9 @@ def settled(config: HardenConfig, training: TrainingConfig) -> HardenConfig:
 def hardened_network(config: HardenConfig, build: Callable[[], SplitModel]) -> nn.Module:
     """A model of the kind that `harden` gives, untrained, from settled settings."""
     model = build()
-    whole = Gated(build(), model, Suspicion(model.image_shape[0])) if config.gate else model.whole
+    whole: nn.Module = model.whole
+    if config.gate:
+        whole = Gated(build(), model, Suspicion(model.image_shape[0]), config.least_share)
     return Mirrored(whole) if config.mirrored else whole
 
 
