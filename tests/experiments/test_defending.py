@@ -272,6 +272,7 @@ def test_bench_crosses_budgets_and_servers(
         "white box, apgd-ce",
     }
     assert all(row["clean_low"] < row["clean"] < row["clean_high"] for row in rows)
+    assert all((row["strongest_accuracy"] is not None) == (row["attacker"] == "adaptive") for row in rows)
     (watched,) = pq.read_table(tmp_path / "out" / "detections.parquet").to_pylist()
     assert (watched["detector"], watched["cut"], watched["alpha"]) == ("gradient-decomposition", "depth2", 1.0)
     assert watched["score"] is not None

@@ -66,6 +66,16 @@ def test_what_watching_takes_is_told_as_far_as_all_trainings_say(tmp_path: Path)
     assert "gradients of a rehearsal" not in write_bench(tmp_path, detections=rows).read_text()
 
 
+def test_a_servers_strongest_attack_alone_is_told(tmp_path: Path) -> None:
+    """A mean over the seeds; not of a server with one attack, nor in a table from before."""
+    one, other = (bench_rows(0.1, seed, 84.0, 2) for seed in (0, 1))
+    for row, accuracy in ((one[0], 70.0), (other[0], 71.0)):
+        row["strongest_accuracy"] = accuracy
+    page = write_bench(tmp_path, defenses=[*one, *other]).read_text()
+    assert page.count("under its strongest attack alone") == 1
+    assert "70.5 under its strongest attack alone" in page
+
+
 def test_budgets_have_their_unit(tmp_path: Path) -> None:
     """Which a table from before does not have."""
     (row,) = bench_rows(0.3, 0, 84.0, 1)

@@ -104,6 +104,18 @@ def test_where_nobody_watched_it_says_how(run: Path, result: dict[str, Any]) -> 
     assert watch not in render_report(run)
 
 
+def test_the_strongest_attack_alone_is_told_of_a_server_that_has_several(run: Path) -> None:
+    write_defense(run, name="harden", before=8, after=60, clean=88, share=50)
+    file = run / "defenses" / "harden" / "defense.json"
+    result = json.loads(file.read_text())
+    server = min((each for each in result["servers"] if each["knowledge"] == "server"), key=lambda s: s["accuracy"])
+    for left in ([70.5], [70.5, 69.0]):
+        shared = {"title": "", "gradient_evaluations": 10, "accuracy_before": 8.0}
+        server["attacks"] = [{"name": f"attack-{each}", "accuracy": each, **shared} for each in left]
+        file.write_text(json.dumps(result))
+        assert ("69.0 under its strongest attack alone" in render_report(run)) == (len(left) > 1)
+
+
 def test_a_damaged_one_is_told(run: Path) -> None:
     write_defense(run, name="harden", before=8, after=60, clean=88, share=50)
     (run / "defenses" / "harden" / "defense.json").write_text("{}")

@@ -41,6 +41,11 @@ class ServerResult(_Part):
     recovered_ci95: tuple[float, float] | None = None
     """Over other images; None if nothing was lost, and in files that are older."""
 
+    @property
+    def strongest(self) -> DefendedAttack | None:
+        """The single attack that leaves the least; None for a server that has no more than one."""
+        return min(self.attacks, key=lambda attack: attack.accuracy) if len(self.attacks) > 1 else None
+
 
 class WhiteBoxResult(_Part):
     """An attacker who holds the defended model, and knows how it defends itself."""

@@ -129,6 +129,8 @@ def _attackers(result: DefenseResult) -> Iterator[dict[str, Any]]:
             "recovered": server.recovered,
             "recovered_low": low,
             "recovered_high": high,
+            "strongest": None if server.strongest is None else server.strongest.name,
+            "strongest_accuracy": None if server.strongest is None else server.strongest.accuracy,
         }
     for attack in result.white_box:
         yield {
@@ -137,7 +139,7 @@ def _attackers(result: DefenseResult) -> Iterator[dict[str, Any]]:
             "n": attack.n,
             "accuracy_before": None,
             **_accuracy(attack),
-            **dict.fromkeys(("recovered", "recovered_low", "recovered_high")),
+            **dict.fromkeys(("recovered", "recovered_low", "recovered_high", "strongest", "strongest_accuracy")),
         }
 
 
@@ -188,9 +190,8 @@ def _compared(attack: AttackResult, before: AttackResult) -> dict[str, Any]:
         "accuracy_before": before.accuracy,
         **_accuracy(attack),
         "recovered": 100 * (attack.accuracy - before.accuracy) / lost if lost > 0 else None,
-        # Of two trainings, so that their images are not pairs.
-        "recovered_low": None,
-        "recovered_high": None,
+        # Of two trainings, so that their images are not pairs; and by one attack each.
+        **dict.fromkeys(("recovered_low", "recovered_high", "strongest", "strongest_accuracy")),
     }
 
 

@@ -28,6 +28,9 @@ class Entry:
     recovered: float | None
     recovered_ci95: Interval | None
     """None where it is not known of every seed, or of one seed in a table that is older."""
+    strongest: float | None
+    """Under the single attack of this server that leaves the least, of each seed; None where it has but one, and in
+    tables that are older."""
     seeds: int
     """How many have it: where cells failed, fewer than elsewhere."""
 
@@ -234,7 +237,8 @@ def _entry(rows: Sequence[dict[str, Any]]) -> Entry | None:
     before, recovered = (_mean(found, key) if found else None for key, found in known.items())
     interval = _interval(rows, "accuracy")
     assert interval is not None, "every table has those of accuracies"
-    return Entry(_mean(rows, "accuracy"), interval, before, recovered, _interval(rows, "recovered"), len(rows))
+    shares, strongest = _interval(rows, "recovered"), _mean(rows, "strongest_accuracy")
+    return Entry(_mean(rows, "accuracy"), interval, before, recovered, shares, strongest, len(rows))
 
 
 def _interval(rows: Sequence[dict[str, Any]], key: str) -> Interval | None:
