@@ -11,7 +11,7 @@ from rich.table import Table
 from splitaudit import cli_sweeps
 from splitaudit.cli_common import Sets, resumable
 from splitaudit.defenses.settings import choose
-from splitaudit.errors import ConfigError
+from splitaudit.errors import ConfigError, in_a_line
 
 if TYPE_CHECKING:
     from splitaudit.evaluation.defense_result import DefenseResult, ServerResult
@@ -40,11 +40,11 @@ def bench_defenses(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or a preset's name.")],
     out: Annotated[Path, typer.Option(help="Folder of this bench: its table and page, and by default its runs.")],
     defense: Annotated[str, typer.Option(help="Defences, separated by commas.")] = "harden",
-    eps: Annotated[str, typer.Option(help="Budgets (attack.eps); the config's own if none.")] = "",
-    alpha: Annotated[str, typer.Option(help="How the server tampers, separated by commas; 0 is a passive one.")] = "0",
-    cut: Annotated[
-        str, typer.Option(help="Ends of the input layers (model.input_end); the config's own if none.")
+    eps: Annotated[
+        str, typer.Option(help="Budgets (attack.eps), separated by commas; by default the config's own.")
     ] = "",
+    alpha: Annotated[str, typer.Option(help="How the server tampers, separated by commas; 0 is a passive one.")] = "0",
+    cut: Annotated[str, typer.Option(help="Ends of the input layers (model.input_end), likewise.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds.")] = 1,
     set_: Sets = [],  # noqa: B006 (Typer copies it)
     store: Annotated[Path | None, typer.Option(help="Folder of runs, which other sweeps may share.")] = None,
@@ -73,7 +73,7 @@ def bench_defenses(
     folder.write_results(finished)
     write_bench(finished, out / "defenses.parquet")
     write_detections(finished, out / "detections.parquet")
-    failed = [f"{f.cell.name}: {f.error}" for f in finished if f.error is not None]
+    failed = [f"{f.cell.name}: {in_a_line(f.error)}" for f in finished if f.error is not None]
     typer.echo(f"cells:   {len(finished) - len(failed)} done, {len(failed)} failed")
     typer.echo(f"tables:  {out / 'defenses.parquet'}, {out / 'detections.parquet'}")
     typer.echo(f"report:  {write_bench_report(out, failed)}")

@@ -38,3 +38,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+
+
+def in_a_line(text: str) -> str:
+    """An error's text; of an unexpected error's traceback its last line."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines[0].startswith("Traceback") else " ".join(lines)

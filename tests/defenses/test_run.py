@@ -36,7 +36,7 @@ def test_verdicts_and_curves_are_in_the_result_and_the_report(run_folder: Path) 
     assert 0 < took.seconds < result.training.seconds
     assert took.gradient_evaluations == 60 * result.config["training"]["batch_size"]
     assert took.traffic_bytes > 0
-    assert f"a rehearsal of {took.gradient_evaluations:,} gradients included" in page
+    assert f"one of them rehearsed, with {took.gradient_evaluations:,} gradients" in page
 
 
 def test_what_watching_took_goes_on_where_a_training_was_stopped(run_folder: Path) -> None:

@@ -50,11 +50,20 @@ def test_mirror_images_are_attacked_besides() -> None:
         "sladv+mi+di@features, mirrored",
         "sladv+mi@ensemble, mirrored",
         "sladv+mi+di@stale and features, mirrored",
+        "sladv+mi+vt5@features, mirrored",
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["mi+di@stale", "mi+di@checkpoints", "mi+di@features", "mi@ensemble", "mi+di@stale and features"]
+    "name",
+    [
+        "mi+di@stale",
+        "mi+di@checkpoints",
+        "mi+di@features",
+        "mi@ensemble",
+        "mi+di@stale and features",
+        "mi+vt5@features",
+    ],
 )
 def test_what_is_attacked_besides_is_the_same_of_the_mirror_image(name: str) -> None:
     functions = threats_of(True)

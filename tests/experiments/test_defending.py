@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from splitaudit import cli_sweeps, experiments
+from splitaudit.config_reading import load_config
 from splitaudit.defenses import gate
 from splitaudit.defenses.after import DEFENSES
 from splitaudit.defenses.gate import Gated
@@ -26,6 +27,8 @@ from splitaudit.defenses.view import Trained
 from splitaudit.errors import ConfigError, DivergenceError, RunError
 from splitaudit.evaluation.defense_result import read_defense
 from splitaudit.evaluation.result import read_result
+from splitaudit.experiments.defense_bench import defense_grid
+from splitaudit.experiments.grid import make_cells
 from splitaudit.experiments.hardened import load_hardened, save_hardened
 from splitaudit.experiments.progress import Reporter
 from splitaudit.experiments.run import defend, run
@@ -350,6 +353,24 @@ def test_a_bench_that_cannot_be_is_refused_at_once(
     assert splitaudit("bench-defenses", "demo", "--out", str(out), *options, monkeypatch=monkeypatch) == 2
     assert re.search(why, capsys.readouterr().err)
     assert not out.exists()
+
+
+def test_a_bench_takes_the_configs_own_budget_and_cut_where_none_are_named() -> None:
+    (cell,) = make_cells(defense_grid("demo", ["attack.eps=0.07"], ["harden"], [], [0.0], [], 1))
+    assert cell.config.attack.eps == 0.07
+    assert cell.config.model.input_end == load_config("demo", []).model.input_end
+    cells = make_cells(defense_grid("demo", [], ["harden"], ["0.1", "0.2"], [0.0], [], 1))
+    assert [cell.config.attack.eps for cell in cells] == [0.1, 0.2]
+
+
+def test_the_least_share_behind_the_gate_is_that_of_the_model_that_is_loaded(defended: Path, tmp_path: Path) -> None:
+    path, pixels = shutil.copytree(defended, tmp_path / "run"), torch.rand(8, 1, 8, 8)
+    shutil.rmtree(path / "defenses")
+    ((folder, _),) = defend(path, ["harden"], [*SHORT, "defense.harden.least_share=1"], Reporter())
+    gated = next(part for part in load_hardened(folder).modules() if isinstance(part, Gated))
+    with torch.no_grad():
+        torch.testing.assert_close(gated(pixels).exp(), gated.hardened(pixels).softmax(1))
+        assert not torch.allclose(gated(pixels).exp(), gated.stale(pixels).softmax(1))
 
 
 def test_a_users_own_model_is_found_where_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,8 @@ def test_a_defence_that_diverges_fails_its_cell_alone(tmp_path: Path, monkeypatc
     (again,) = run_sweep(cells[:1], tmp_path, Here(), Reporter())
     assert again.result == one.result
     assert again.error is not None
-    assert again.error.startswith("input-transform diverged in an earlier try")
+    assert again.error.startswith("There is no result of input-transform, which may have diverged.")
+    assert f"remove {one.path} to try again" in again.error
 
 
 def test_lost_workers_and_half_written_folders(shared: Path) -> None:

@@ -49,7 +49,7 @@ def test_shares_that_come_back_have_intervals(tmp_path: Path) -> None:
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     """Where a cell failed, a mean is of fewer seeds than it seems."""
     page = write_bench(tmp_path, defenses=[*bench_rows(0.1, 0, 84.0, 1), *bench_rows(0.2, 1, 86.0, 1)])
-    assert page.read_text().count("<small>1 seed of 2</small>") == 2
+    assert page.read_text().count("<small>1 seed of 2</small>") == 4  # of those attacked, and of those left alone
     text = Page(write_bench_report(tmp_path, ["eps=0.2: The loss became inf."]).read_text()).text
     assert "1 cell failed" in text
     assert "eps=0.2: The loss became inf." in text
@@ -60,7 +60,10 @@ def test_what_watching_takes_is_told_as_far_as_all_trainings_say(tmp_path: Path)
     cost = {"share_of_training": 4.0, "gradient_evaluations": 7680, "traffic_bytes": 2_500_000}
     for row, seconds in zip(rows, (10.0, 20.0), strict=True):
         row |= cost | {"seconds": seconds}
-    told = "took 15.0 s in the mean, 4.0% of the training's time, with 7,680 gradients of a rehearsal, and 2.5 MB"
+    told = (
+        "this detector and others, took 15.0 s in the mean, 4.0% of the training's time, "
+        "with 7,680 gradients of a rehearsal, and 2.5 MB"
+    )
     assert told in " ".join(Page(write_bench(tmp_path, detections=rows).read_text()).text.split())
     del rows[0]["seconds"]
     assert "gradients of a rehearsal" not in write_bench(tmp_path, detections=rows).read_text()
@@ -79,9 +82,10 @@ def test_a_servers_strongest_attack_alone_is_told(tmp_path: Path) -> None:
 def test_budgets_have_their_unit(tmp_path: Path) -> None:
     """Which a table from before does not have."""
     (row,) = bench_rows(0.3, 0, 84.0, 1)
-    assert "of standardised images" not in write_bench(tmp_path, defenses=[row]).read_text()
-    page = write_bench(tmp_path, defenses=[row | {"eps_unit": "standardized"}])
-    assert "eps 0.3<small>of standardised images</small>" in page.read_text()
+    assert "eps 0.3<small>accuracy" in write_bench(tmp_path, defenses=[row]).read_text()
+    for unit, told in (("pixels", "of pixels from 0 to 1"), ("standardized", "of standardised images")):
+        page = write_bench(tmp_path, defenses=[row | {"eps_unit": unit}])
+        assert f"eps 0.3<small>{told}</small>" in page.read_text()
 
 
 def test_a_training_with_a_prevention_is_another(tmp_path: Path) -> None:

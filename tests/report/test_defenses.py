@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.errors import RunError
 from splitaudit.report import render_report
 from splitaudit.report.defenses import read_remedies
@@ -60,7 +59,7 @@ def test_what_may_be_the_choice_of_the_images_stands_below_what_is_not(run: Path
     free, dear = sorted(read_remedies(run, CONFIG), key=lambda remedy: remedy.result.name, reverse=True)
     assert free.bargain > dear.bargain
     assert read_remedies(run, CONFIG) == [dear, free]
-    assert "stands after those where it is told from that" in " ".join(render_report(run).split())
+    assert "could be the choice of the images, stands after the others" in " ".join(render_report(run).split())
 
 
 def test_what_loses_in_all_stands_below_what_may_gain(run: Path) -> None:
@@ -73,11 +72,20 @@ def test_what_loses_in_all_stands_below_what_may_gain(run: Path) -> None:
 def test_what_the_adaptive_server_expected_counts_but_for_harden_itself(run: Path) -> None:
     for name in ("harden", "voting"):
         write_defense(run, name=name, before=8, after=38, clean=88, share=10)
-        file = run / "defenses" / name / "defense.json"
-        result = json.loads(file.read_text())
-        result["config"]["defense"] = {"harden": HardenConfig(images=64).model_dump(mode="json")}
-        file.write_text(json.dumps(result))
-    assert {r.result.name: r.comparable for r in read_remedies(run, CONFIG)} == {"harden": True, "voting": False}
+    voting = run / "defenses" / "voting" / "defense.json"
+    result = json.loads(voting.read_text())
+    result["config"]["defense"] = {"harden": {"images": 64, "epochs": 7}}
+    voting.write_text(json.dumps(result))
+
+    def comparable(**section: object) -> dict[str, bool]:
+        config = CONFIG | {"defense": {"harden": section}} if section else CONFIG
+        return {remedy.result.name: remedy.comparable for remedy in read_remedies(run, config)}
+
+    assert comparable(images=64, epochs=7, added_since=1) == {"harden": True, "voting": True}
+    assert comparable(images=32, epochs=7) == {"harden": True, "voting": False}
+    assert comparable() == {"harden": True, "voting": True}
+    voting.write_text(json.dumps(result | {"command": result["command"] + " --set defense.harden.images=64"}))
+    assert comparable() == {"harden": True, "voting": False}
 
 
 def test_a_loss_is_no_smaller_for_having_taken_longer(run: Path) -> None:

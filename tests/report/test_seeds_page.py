@@ -113,6 +113,15 @@ def test_defences_are_summed_up_over_the_seeds(over_seeds: Path) -> None:
     assert text.index("Title of cheap") < text.index("Title of dear")
 
 
+def test_what_does_not_gain_with_every_seed_stands_below(over_seeds: Path) -> None:
+    """However good a bargain its mean is."""
+    for seed, after in zip(SEEDS, (60.0, 63.0, 7.0), strict=True):
+        write_defense(over_seeds / f"seed-{seed}", name="unsteady", before=8, after=after, clean=88, share=1)
+        write_defense(over_seeds / f"seed-{seed}", name="steady", before=8, after=20, clean=88, share=50)
+    text = Page(render_seeds_report(over_seeds, over_seeds)).text
+    assert text.index("Title of steady") < text.index("Title of unsteady")
+
+
 def test_a_seeds_defence_with_other_settings_counts_by_itself(over_seeds: Path) -> None:
     for seed in SEEDS:
         write_defense(over_seeds / f"seed-{seed}", name="harden", before=8, after=60, clean=88, share=50)

@@ -64,12 +64,10 @@ class During:
         self._fresh, self._rehearsed, self._iterations, self._rounds = fresh, rehearsed, iterations, rounds
         self._ready = not any(member.learns for member in members)
         self.seconds = 0.0
-        """Of wall time, the rehearsal's included. On an accelerator, of what is computed there only what is waited
-        for."""
 
     @property
-    def rehearsed(self) -> int:
-        """Iterations of the honest trainings in all."""
+    def rehearsals(self) -> int:
+        """Iterations of all honest trainings that are rehearsed."""
         return self._rehearsed * len(self._lessons())
 
     @property
@@ -171,7 +169,7 @@ class During:
 class _Lesson:
     """The same defences during the honest training: they learn from every step, and hand on the gradient as it is."""
 
-    seconds, rehearsed = 0.0, 0
+    seconds, rehearsals = 0.0, 0
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members

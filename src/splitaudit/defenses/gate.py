@@ -86,10 +86,7 @@ class Suspicion(nn.Module):
         try:
             return fine_tune(self, shares, loss, config, training, runtime, name, passes=0)
         except DivergenceError:
-            raise DivergenceError(
-                f"{name}: learning to tell attacked images from others diverged. defense.harden.gate=false does "
-                "without."
-            ) from None
+            raise DivergenceError(f"{name}: learning to tell attacked images from others diverged.") from None
 
 
 def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:

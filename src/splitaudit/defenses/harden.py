@@ -29,6 +29,7 @@ from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.gate import Gated, Suspicion, new_gate
 from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
+from splitaudit.errors import DivergenceError
 from splitaudit.models import SplitModel
 from splitaudit.runtime import Runtime
 
@@ -58,7 +59,10 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     whole: nn.Module = hardened.whole
     if config.gate:
         suspicion = new_gate(stale.image_shape[0], runtime, "gate")
-        cost += suspicion.learn(shares, view.budget, config, view.training, runtime, "gate")
+        try:
+            cost += suspicion.learn(shares, view.budget, config, view.training, runtime, "gate")
+        except DivergenceError as error:
+            raise DivergenceError(f"{error} defense.harden.gate=false does without.") from None
         whole = Gated(stale, hardened, suspicion, config.least_share).eval().requires_grad_(False)
     return Trained(Mirrored(whole) if config.mirrored else whole, cost)
 

@@ -26,12 +26,15 @@ class _Part(BaseModel):
 
 
 class WatchingResult(_Part):
-    """What all that the clients did in the training against their server took of them together."""
+    """What all that the clients did in the training against their server took of them together. Of a client's own
+    folder, that client's seconds."""
 
     seconds: float
-    """Of the training's, the honest one included that a client rehearses."""
+    """Of wall time, the honest training included that one client rehearses. On an accelerator a detector that looks at
+    a number waits for the step's own work, and that counts, too. Of clients with a process each it is what came after
+    they were started last."""
     gradient_evaluations: int
-    """Backward passes of the model in that rehearsal, counted in images."""
+    """Backward passes of the model in the rehearsal, counted in images."""
     traffic_bytes: int
     """Between the clients, wherever each has a process of its own: what was noticed goes with their layers in every
     step, and counts as if it were as large from the start as it is in the end."""

@@ -60,7 +60,7 @@ def write_detections(finished: Sequence[Finished], path: Path) -> None:
             continue
         found = {detection.name: detection for detection in cell.result.detections}
         training, took = cell.result.training, cell.result.training.watching
-        cost = None if took is None else {"share_of_training": 100 * took.seconds / training.seconds, **dict(took)}
+        cost = {} if took is None else {"share_of_training": 100 * took.seconds / training.seconds, **dict(took)}
         place = _place(config)
         for key in ("eps", "eps_unit"):
             place.pop(key)
@@ -73,7 +73,7 @@ def write_detections(finished: Sequence[Finished], path: Path) -> None:
                     "threshold": found[name].threshold if name in found else None,
                     "iteration": found[name].iteration if name in found else None,
                     "iterations": config.training.iterations,
-                    **(cost or {}),
+                    **cost,
                 }
     write_whole(path, to_parquet(pa.Table.from_pylist(list(rows.values()), DETECTIONS)))
 

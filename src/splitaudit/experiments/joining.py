@@ -104,10 +104,11 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
         own = data.train.subset(data.partition.clients[0 if own_only else number])
         del data
         client = Client(number, own, torch.arange(len(own)), config.training, runtime)
+        began = time.perf_counter()
         if number == 0 and during is not None and not during.calibrated:
             _rehearse(during, client, reporter)
         with folder.locked(), reporter.training(0, total) as progress:
-            diary = _Diary(config, folder, transport, during, progress, Alarms(during, reporter.warn))
+            diary = _Diary(config, folder, transport, during, progress, Alarms(during, reporter.warn), began)
             member = Member(
                 client,
                 layers,
@@ -141,15 +142,16 @@ class _Diary:
         defense: Defense | None,
         progress: TrainingProgress,
         alarms: Alarms,
+        began: float,
     ) -> None:
         self._config, self._folder, self._transport, self._progress = config, folder, transport, progress
         self._alarms = alarms
         self._defense = defense
-        self._began = time.perf_counter()
+        self._began = began
 
     @property
     def seconds(self) -> float:
-        """Since this process began to train."""
+        """Since this process began to train, or to rehearse that."""
         return time.perf_counter() - self._began
 
     def start(self, iteration: int) -> None:

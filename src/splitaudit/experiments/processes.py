@@ -5,6 +5,7 @@ becomes the checkpoint and the curves of the run's folder, as the training in on
 """
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -134,7 +135,8 @@ def _check(processes: dict[str, "subprocess.Popen[bytes]"], base: Path) -> None:
 def _assemble(config: RunConfig, folder: RunFolder, base: Path, names: Sequence[str], reporter: Reporter) -> None:
     """The state and the curves of the whole training, from those of the parties."""
     total = config.training.iterations
-    server, *clients = (_final(base / name, total, reporter) for name in ("server", *names))
+    server, client = (_final(base / name, total, reporter) for name in ("server", names[0]))
+    watching = sum(_final(base / name, total, reporter).extra.get("watching", math.nan) for name in names)
     losses = {row["iteration"]: row for name in names for row in _rows(base / name)}
     rows, last = [], 0
     for served in _rows(base / "server"):
@@ -145,11 +147,8 @@ def _assemble(config: RunConfig, folder: RunFolder, base: Path, names: Sequence[
         rows.append(figures | {"loss": sum(within) / max(1, len(within))} | served | noticed)
         last = iteration
     write_whole(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    state = join(clients=part(clients[0].state, "clients"), server=part(server.state, "server"))
-    watching = sum(float(client.extra.get("watching", 0.0)) for client in clients)
-    save_state(
-        folder, total, {"iteration": torch.tensor(total), **state}, float(server.extra["seconds"]), watching or None
-    )
+    state = join(clients=part(client.state, "clients"), server=part(server.state, "server"))
+    save_state(folder, total, {"iteration": torch.tensor(total), **state}, float(server.extra["seconds"]), watching)
 
 
 def _final(party: Path, total: int, reporter: Reporter) -> Checkpoint:

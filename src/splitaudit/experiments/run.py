@@ -197,7 +197,7 @@ def train_and_attack(
     `path`, is what it would be alone there. Configs `beside` it with the same `target_fingerprint` are trained in their
     own paths on the way.
 
-    Raises DivergenceError of a defence that diverges, once all else is done.
+    Raises DivergenceError of a defence that diverges, once all else is done; when called again, it gives the result.
     """
     config = resolve(config)
     check_rounds(config.training, config.data.clients)

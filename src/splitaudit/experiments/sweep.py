@@ -80,7 +80,7 @@ class Outcome:
     """What a worker tells of a training; the results are in the store."""
 
     errors: tuple[str | None, ...]
-    """One for each cell, None for one with a result."""
+    """One for each cell, None for one that is done; one whose defence diverged has a result all the same."""
     disk_full: bool = False
 
 
@@ -124,7 +124,7 @@ def run_sweep(
             ended(position, len(failed))
             if not isinstance(outcome, Lost) and outcome.disk_full:
                 raise RunError(f"The disk of {store} is full: make room. The same command goes on from here.")
-    finished = [_finished(cell, f, errors.get(f.path), store) for cell, f in zip(cells, folders, strict=True)]
+    finished = [_finished(cell, f, errors.get(f.path)) for cell, f in zip(cells, folders, strict=True)]
     for one in finished:
         if one.error is not None and one.path not in errors:
             reporter.warn(f"Failed: {one.cell.name}. {one.error}")
@@ -190,7 +190,7 @@ def _by_target(cells: Iterable[Cell], store: Path, threads: int, url: str | None
 
 
 def _failures(training: Training, outcome: Outcome | Lost) -> list[tuple[Cell, str]]:
-    """The cells without a result, and why."""
+    """The cells that failed, and why."""
     missing = [not cell.folder(training.store).result.exists() for cell in training.cells]
     if isinstance(outcome, Lost):
         return [(cell, outcome.why) for cell, none in zip(training.cells, missing, strict=True) if none]
@@ -199,8 +199,9 @@ def _failures(training: Training, outcome: Outcome | Lost) -> list[tuple[Cell, s
     return [(cell, error or unseen) for cell, error, none in told if error is not None or none]
 
 
-def _finished(cell: Cell, folder: RunFolder, error: str | None, store: Path) -> Finished:
-    """What became of a cell. A result that cannot be read is a failure of this cell alone."""
+def _finished(cell: Cell, folder: RunFolder, error: str | None) -> Finished:
+    """What became of a cell. A result that cannot be read, or one without all its defences, is a failure of this cell
+    alone."""
     result = None
     if folder.result.exists():
         try:
@@ -210,8 +211,8 @@ def _finished(cell: Cell, folder: RunFolder, error: str | None, store: Path) -> 
         after = () if cell.config.defense is None else cell.config.defense.after
         undone = [name for name in after if not defense_file(folder.path, cell.config, name).exists()]
         if undone:
-            log = cell.training(store).with_suffix(".log")
-            error = error or f"{', '.join(undone)} diverged in an earlier try; give other settings. {log} may say more."
+            remedy = f"Give other settings, or remove {folder.path} to try again."
+            error = error or f"There is no result of {', '.join(undone)}, which may have diverged. {remedy}"
     return Finished(cell, folder.path, result, error)
 
 

@@ -122,7 +122,7 @@ def resume(session: Session, folder: RunFolder, reporter: Reporter) -> float:
             f"The checkpoints in {folder.path} do not fit this model ({error}); remove the folder and run again."
         ) from None
     if session.defense is not None:
-        session.defense.seconds = float(checkpoint.extra.get("watching", 0.0))
+        session.defense.seconds = float(checkpoint.extra.get("watching", math.nan))  # of older ones it is not known
     if 0 < session.iteration < session.iterations:
         reporter.say(f"Resuming at iteration {session.iteration} of {session.iterations}.")
         threads, then = torch.get_num_threads(), checkpoint.extra.get("threads")
@@ -191,7 +191,7 @@ def save_state(folder: RunFolder, iteration: int, state: State, seconds: float, 
     if not all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point()):
         _diverged(folder, f"A parameter became infinite or NaN by iteration {iteration}")
     extra = {"seconds": seconds, "threads": torch.get_num_threads()}
-    watched = {} if watching is None else {"watching": watching}
+    watched = {} if watching is None or math.isnan(watching) else {"watching": watching}
     save_checkpoint(folder.checkpoints, Checkpoint(iteration, state, extra | watched))
 
 
@@ -205,8 +205,7 @@ def summary(config: RunConfig, folder: RunFolder, seconds: float, defense: Defen
     """What a finished training took, and where it ended."""
     rows = folder.read_metrics()[-5:]
     iterations = config.training.iterations
-    # Where it took no time at all, that of a checkpoint from before it was noted is meant.
-    watching = None if defense is None or not defense.seconds else _watching(config, defense)
+    watching = None if defense is None or math.isnan(defense.seconds) else _watching(config, defense)
     return TrainingResult(
         iterations=iterations,
         seconds=seconds,
@@ -220,6 +219,6 @@ def _watching(config: RunConfig, defense: Defense) -> WatchingResult:
     hand_overs = config.training.iterations if config.data.clients > 1 else 0
     return WatchingResult(
         seconds=defense.seconds,
-        gradient_evaluations=defense.rehearsed * config.training.batch_size,
+        gradient_evaluations=defense.rehearsals * config.training.batch_size,
         traffic_bytes=hand_overs * sum(tensor.nbytes for tensor in defense.state().values()),
     )

@@ -71,11 +71,11 @@ class Defense(Protocol):
     """What the clients do besides in their split steps, against a malicious server. It travels with their layers."""
 
     seconds: float
-    """Of wall time, that this has taken so far as far as is known here: it does not travel."""
+    """Of wall time, that this has taken here so far: it does not travel. NaN if it is not known."""
 
     @property
-    def rehearsed(self) -> int:
-        """Iterations of an honest training that one client plays through by itself."""
+    def rehearsals(self) -> int:
+        """Iterations of the honest trainings that one client plays through by itself."""
 
     def calibrate(self, client: "Client") -> None:
         """Find out what must be known before this client's next step, unless it is known."""

@@ -17,6 +17,8 @@ from splitaudit.report.numbers import plain
 from splitaudit.report.roc import RocLine, roc_figure
 from splitaudit.report.templates import template_environment, write_page
 
+_UNITS = {"pixels": "of pixels from 0 to 1", "standardized": "of standardised images"}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -58,6 +60,8 @@ class Alone:
     traffic_bytes: float
     prediction: float | None
     """Of its work, as a multiple of the delivered model's; None in tables that are older."""
+    seeds: int
+    """How many have it."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,7 @@ def write_bench_report(folder: Path, failed: Sequence[str] = ()) -> Path:
             run_name=folder.name,
             config={},
             budgets=budgets,
-            # Older tables do not have it.
-            standardized=any(row.get("eps_unit") == "standardized" for row in rows),
+            unit=_UNITS.get(rows[0].get("eps_unit", "")) if rows else None,  # older tables do not have it
             failed=failed,
             seeds=sorted({row["seed"] for row in (*rows, *detections)}),
             blocks=_blocks(rows, budgets),
@@ -213,8 +216,9 @@ def _alone(rows: Sequence[dict[str, Any]]) -> Alone | None:
     each = list({row["seed"]: row for row in rows}.values())
     if not each:
         return None
-    means = {field.name: _mean(each, field.name) for field in fields(Alone) if field.name != "clean_ci95"}
-    return Alone(**means, clean_ci95=_interval(each, "clean"))
+    counted = ("clean_ci95", "seeds")
+    means = {field.name: _mean(each, field.name) for field in fields(Alone) if field.name not in counted}
+    return Alone(**means, clean_ci95=_interval(each, "clean"), seeds=len(each))
 
 
 def _which(row: dict[str, Any]) -> tuple[str, str, str, float]:

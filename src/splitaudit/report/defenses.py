@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.evaluation.defense_result import DefenseResult, ServerResult, read_defense
 
 LEAST_COST = 1.0
@@ -73,9 +72,7 @@ def _judged(result: DefenseResult, config: Mapping[str, Any]) -> Remedy:
     servers: Sequence[ServerResult] = [server for server in result.servers if server.knowledge == "server"]
     worst = min(servers, key=lambda server: server.accuracy, default=None)
     alike = _attacks(result.config) == _attacks(config)
-    # What the adaptive server expects is `harden`, by its settings; of `harden` itself, whatever these are.
-    expected = result.name == "harden" or _harden(result.config) == _harden(config)
-    return Remedy(result, worst, alike and expected)
+    return Remedy(result, worst, alike and _expected_alike(result, config))
 
 
 def _attacks(config: Mapping[str, Any]) -> list[Any]:
@@ -84,5 +81,13 @@ def _attacks(config: Mapping[str, Any]) -> list[Any]:
     return [*sections, config.get("evaluation", {}).get("images")]
 
 
-def _harden(config: Mapping[str, Any]) -> Any:
-    return (config.get("defense") or {}).get("harden", HardenConfig().model_dump(mode="json"))
+def _expected_alike(result: DefenseResult, config: Mapping[str, Any]) -> bool:
+    """Whether the adaptive server expected what the run's does: `harden`, by its settings; of `harden` itself,
+    whatever these are. Of settings that only one of the two files has, nothing is known: they are of other versions.
+    """
+    expected, then = ((each.get("defense") or {}).get("harden", {}) for each in (result.config, config))
+    if result.name == "harden":
+        return True
+    if not then:
+        return "defense.harden." not in result.command
+    return all(then[key] == expected[key] for key in then.keys() & expected.keys())

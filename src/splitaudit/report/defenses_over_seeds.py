@@ -64,8 +64,8 @@ class DetectorOverSeeds:
 def read_remedies_over_seeds(
     folders: Mapping[int, Path], configs: Mapping[int, Mapping[str, Any]]
 ) -> list[RemedyOverSeeds]:
-    """The defences of these seeds' runs, which have these configs, in the order of each seed's own report. Those count
-    as one whose commands set the same.
+    """The defences of these seeds' runs, which have these configs, ranked as in a report of one: the best bargain first
+    of those that gain something for sure with every seed. Those count as one whose commands set the same.
 
     Raises RunError for one that cannot be read.
     """

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from splitaudit.errors import RunError
+from splitaudit.errors import RunError, in_a_line
 from splitaudit.experiments.executors import Executor
 from splitaudit.experiments.grid import check_cells
 from splitaudit.experiments.progress import Reporter
@@ -30,23 +30,17 @@ def reproduce(
     runs = run_sweep(list(plan.cells.values()), folder.store, executor, reporter)
     finished = dict(zip(plan.cells, runs, strict=True))
     audits, cells = collect(plan, finished)
-    failed = [f"{run.cell.name}: {_in_a_line(run.error)}" for run in runs if run.error is not None]
+    failed = [f"{run.cell.name}: {in_a_line(run.error)}" for run in runs if run.error is not None]
     found = assemble(plan, audits, cells, {}, failed)
     if plan.tables:
         folder.write(name, found)
     if plan.theory:
         targets = {need.setting.alpha: finished[need, plan.seeds[0]] for need in plan.theory if need in audits}
         theory, errors = obtain_theory(targets, folder.store, executor, reporter)
-        failed += [f"section 4.3, alpha={alpha:g}: {_in_a_line(error)}" for alpha, error in errors.items()]
+        failed += [f"section 4.3, alpha={alpha:g}: {in_a_line(error)}" for alpha, error in errors.items()]
         found = assemble(plan, audits, cells, theory, failed)
         folder.write(name, found)
     return found
-
-
-def _in_a_line(error: str) -> str:
-    """Its message; of an unexpected error the last line of its traceback."""
-    lines = error.strip().splitlines()
-    return lines[-1] if lines[0].startswith("Traceback") else " ".join(lines)
 
 
 def read_document(path: Path) -> str:
