@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from copy import deepcopy
+from typing import cast
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from splitaudit.defenses import gate
 from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
-from splitaudit.defenses.gate import FAINTEST, Gated, Suspicion, new_gate, told_apart
+from splitaudit.defenses.gate import FAINTEST, Gated, Judge, Suspicion, new_gate, told_apart
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model
@@ -31,13 +32,15 @@ def test_the_gate_decides_how_much_the_hardened_model_says(parts: Parts) -> None
         torch.nn.init.normal_(parameter, generator=generator)
     gated = Gated(stale, hardened, Suspicion(1), 0.4).eval()
     pixels = parts.runtime.pixels(parts.data.test.images[:20])
-    last = gated.suspicion.layers[-1]
-    assert isinstance(last, nn.Linear)
+    lasts = [cast(nn.Linear, cast(Judge, judge).layers[-1]) for judge in gated.suspicion.judges]
     with torch.no_grad():
-        last.weight.zero_()
+        for last in lasts:
+            last.weight.zero_()
         said = [model.whole(pixels).softmax(1) for model in (stale, hardened)]
-        for bias, share in ((-40.0, 0.4), (0.0, 0.7), (40.0, 1.0)):
-            last.bias.fill_(bias)
+        # One suspicious judge is enough.
+        for biases, share in (((-40, -40, -40), 0.4), ((-40, 0, -40), 0.7), ((0, -40, 40), 1.0)):
+            for last, bias in zip(lasts, biases, strict=True):
+                last.bias.fill_(bias)
             torch.testing.assert_close(gated(pixels).exp(), torch.lerp(*said, share))
 
 

@@ -30,7 +30,7 @@ class FineTuningConfig(Section):
 class HardenConfig(FineTuningConfig):
     """`harden`: stale-copy adversarial fine-tuning."""
 
-    images: PositiveInt = 19000
+    images: PositiveInt = 20000
     epochs: PositiveInt = 7
     batch_size: int = Field(64, ge=2)
     learning_rate: PositiveFloat = 0.1

@@ -34,11 +34,13 @@ SHOWN_GREY = 0.5
 """Share of the perturbations that it is shown that are the same in all colours. Neighbouring pixels of photographs
 differ less in colour than in brightness, so a gate that sees only what plain attacks add looks at colours, and is
 passed by what has none."""
-STEPS, MOST_EPOCHS = 2000, 60
-"""Of training the gate: as many epochs as take so many steps, but no more where images are few: it would know them."""
+JUDGES = 3
+STEPS, MOST_EPOCHS = 600, 60
+"""Of training each judge: as many epochs as take so many steps, but no more where images are few: it would know them.
+More steps make judges that attacks pass more often."""
 
 
-class Suspicion(nn.Module):
+class Judge(nn.Module):
     """Pixels (N, C, H, W) in [0, 1] to the logit (N,) that an image was attacked.
 
     A small network of convolutions looks at what each pixel adds to the mean of its neighbourhood, as steganalysis does
@@ -59,6 +61,21 @@ class Suspicion(nn.Module):
         logit: Tensor = self.layers(residual).float().squeeze(1)
         return logit
 
+
+class Suspicion(nn.Module):
+    """Pixels (N, C, H, W) in [0, 1] to the logit (N,) that an image was attacked: that of the most suspicious of
+    several judges.
+
+    Who attacks past judges of its own passes by chance a judge that learned alike, but seldom all of them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.judges = nn.ModuleList(Judge(channels) for _ in range(JUDGES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([judge(images) for judge in self.judges]).amax(0)
+
     def learn(
         self,
         shares: Sequence[Share],
@@ -68,8 +85,8 @@ class Suspicion(nn.Module):
         runtime: Runtime,
         name: str,
     ) -> Cost:
-        """Train it to tell images as they are from their other variants, disguised and weakened; in eval mode at the
-        end.
+        """Train each judge to tell images as they are from their other variants, disguised and weakened; in eval mode
+        at the end.
 
         All are cropped and mirrored: what was added is as telling then. `config.parties` says how the shares take part,
         `budget` which norm attacks go by.
@@ -83,10 +100,13 @@ class Suspicion(nn.Module):
         config = config.model_copy(update={"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE})
         training = training.model_copy(update={"momentum": MOMENTUM, "nesterov": True, "augment": "crop_flip"})
         loss = partial(told_apart, budget=budget)
+        cost = Cost(0.0, 0, 0)
         try:
-            return fine_tune(self, shares, loss, config, training, runtime, name, passes=0)
+            for number, judge in enumerate(self.judges):
+                cost += fine_tune(judge, shares, loss, config, training, runtime, f"{name} {number}", passes=0)
         except DivergenceError:
             raise DivergenceError(f"{name}: learning to tell attacked images from others diverged.") from None
+        return cost
 
 
 def new_gate(channels: int, runtime: Runtime, *name: object) -> Suspicion:

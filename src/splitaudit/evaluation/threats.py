@@ -144,16 +144,18 @@ def _evading(
     runtime: Runtime,
     mirrored: bool,
 ) -> Iterator[Threat]:
-    """Past the server's own gate; so that the mirror image passes, too, if the clients look at it."""
+    """Past the server's own gate, and past one of its judges alone; so that the mirror image passes, too, if the
+    clients look at it."""
     for through, function in misled.items():
-        alone = _past(suspicion, function, runtime)
-        for weight in EVASION:
-            name = f"{through}{', mirrored' if mirrored else ''}, past a gate ({weight:g})"
-            seen = _past_in_the_mirror(alone) if mirrored else alone
-            yield _adaptive(config, budget, [MI, DI], name, seen, objective=unnoticed(weight))
+        for passed, gate in (("a gate", suspicion), ("a judge", suspicion.judges[0])):
+            alone = _past(gate, function, runtime)
+            for weight in EVASION:
+                name = f"{through}{', mirrored' if mirrored else ''}, past {passed} ({weight:g})"
+                seen = _past_in_the_mirror(alone) if mirrored else alone
+                yield _adaptive(config, budget, [MI, DI], name, seen, objective=unnoticed(weight))
 
 
-def _past(suspicion: Suspicion, misled: Function, runtime: Runtime) -> Function:
+def _past(suspicion: nn.Module, misled: Function, runtime: Runtime) -> Function:
     """Features to turn away, and last the gate's logit (N,), of pixels (N, C, H, W)."""
 
     def function(x: Tensor) -> tuple[Tensor, ...]:
