@@ -55,18 +55,22 @@ def test_attacks_go_through_it_in_the_trainings_precision(parts: Parts) -> None:
 
 
 def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> None:
-    view = view_of(parts, HardenConfig(images=600, parties="alone"))
-    (share,), model = view.shares, view.model
+    config = HardenConfig()
+    view = view_of(parts, config)
+    model = view.model
     attacked = composed(parts.runtime, model.F1, model.F2)
-    crafted, unseen = (
-        craft_label_free(attacked, images, view.budget, 3, parts.runtime, "test")
-        for images in (share.images, parts.data.test.images[:200])
-    )
+
+    def crafted(images: Tensor) -> Tensor:
+        return craft_label_free(attacked, images, view.budget, 3, parts.runtime, "test")
+
+    unseen = crafted(parts.data.test.images[:200])
     gated = Gated(deepcopy(model), deepcopy(model), Suspicion(1), 0.4).eval().requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in gated.state_dict().items()}
-    config = HardenConfig()
-    variants = Share(torch.stack([share.images, crafted], 1), torch.zeros(len(crafted)))
-    cost = gated.suspicion.learn([variants], view.budget, config, TrainingConfig(), parts.runtime, "gate")
+    shares = [
+        Share(torch.stack([share.images, crafted(share.images)], 1), torch.zeros(len(share.images)))
+        for share in view.shares
+    ]
+    cost = gated.suspicion.learn(shares, view.budget, config, TrainingConfig(), parts.runtime, "gate")
     assert cost.gradient_evaluations == 0
     changed = {name for name, tensor in gated.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if name.startswith("suspicion.")}
@@ -83,6 +87,7 @@ def test_clients_whose_images_differ_make_one_gate(parties: Parties, monkeypatch
     """Each client's images have a brightness of their own, which varies more than what an attack changes; and the
     training has no momentum."""
     monkeypatch.setattr(gate, "STEPS", 500)
+    monkeypatch.setattr(gate, "JUDGES", 1)
     generator = torch.Generator().manual_seed(0)
     shares = []
     for client in range(4):
@@ -104,6 +109,7 @@ def test_clients_whose_images_differ_make_one_gate(parties: Parties, monkeypatch
 def test_a_gate_is_not_passed_by_what_is_the_same_in_all_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of smooth colours and a grain that is the same in all of them, as plain attacks are not."""
     monkeypatch.setattr(gate, "STEPS", 500)
+    monkeypatch.setattr(gate, "JUDGES", 1)
     generator = torch.Generator().manual_seed(0)
 
     def smooth(n: int) -> Tensor:
