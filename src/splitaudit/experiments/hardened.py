@@ -80,4 +80,7 @@ def load_hardened(folder: Path, seed: int | None = None) -> nn.Module:
         model.load_state_dict(state)
         return DEFENSES[name].whole(model.eval(), settings, secrets.randbits(63) if seed is None else seed)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{folder} holds no model that `splitaudit defend` wrote: {error}") from None
+        raise RunError(
+            f"{folder} holds no model that `splitaudit defend` wrote, or that of another version: {error}. Remove the "
+            "folder and defend the run again."
+        ) from None
