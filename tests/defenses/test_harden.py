@@ -100,7 +100,7 @@ def test_one_client_sends_nothing(parts: Parts) -> None:
 
 
 def test_adversarial_training_withstands_a_white_box_better(parts: Parts) -> None:
-    settings = AdversarialTrainingConfig(**QUICK | {"epochs": 2}, method="pgd")
+    settings = AdversarialTrainingConfig(**QUICK | {"epochs": 2, "learning_rate": 0.05})
     view, runtime = view_of(parts, settings), parts.runtime
     x, labels = runtime.pixels(parts.data.test.images[:100]), labels_of(parts.data.test)[:100]
     small = Budget("linf", 0.1)

@@ -78,7 +78,10 @@ class HardenConfig(FineTuningConfig):
 class AdversarialTrainingConfig(FineTuningConfig):
     """`adversarial-training`: fine-tuning on adversarial images of the model as it is at every step."""
 
-    method: Literal["pgd", "trades"] = "trades"
+    batch_size: int = Field(64, ge=2)
+    learning_rate: PositiveFloat = 0.03
+    parties: Parties = "in-turn"
+    method: Literal["pgd", "trades"] = "pgd"
     steps: PositiveInt = 3
     beta: NonNegativeFloat = 6.0
     """trades only: weight of staying the same under attack."""
