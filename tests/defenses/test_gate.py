@@ -87,7 +87,6 @@ def test_clients_whose_images_differ_make_one_gate(parties: Parties, monkeypatch
     """Each client's images have a brightness of their own, which varies more than what an attack changes; and the
     training has no momentum."""
     monkeypatch.setattr(gate, "STEPS", 500)
-    monkeypatch.setattr(gate, "JUDGES", 1)
     generator = torch.Generator().manual_seed(0)
     shares = []
     for client in range(4):
@@ -109,7 +108,6 @@ def test_clients_whose_images_differ_make_one_gate(parties: Parties, monkeypatch
 def test_a_gate_is_not_passed_by_what_is_the_same_in_all_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images of smooth colours and a grain that is the same in all of them, as plain attacks are not."""
     monkeypatch.setattr(gate, "STEPS", 500)
-    monkeypatch.setattr(gate, "JUDGES", 1)
     generator = torch.Generator().manual_seed(0)
 
     def smooth(n: int) -> Tensor:

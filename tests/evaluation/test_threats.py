@@ -122,7 +122,8 @@ def test_what_is_to_pass_the_gate_passes_it_more_easily(
         return gate(attacks[name].perturb(x, torch.zeros(4).long(), torch.Generator().manual_seed(0)))
 
     weakly, strongly = (suspected(f"sladv+mi+di@{through}, past {passed} ({weight:g})") for weight in EVASION)
-    assert strongly.mean() < suspected("sladv+mi+di@stale").mean()
+    plainly = suspected("sladv+mi+di@stale")
+    assert (strongly < plainly).all() if passed == "a judge" else strongly.mean() < plainly.mean()
     assert strongly.mean() < weakly.mean()
 
 

@@ -61,7 +61,7 @@ def test_what_watching_takes_is_told_as_far_as_all_trainings_say(tmp_path: Path)
     for row, seconds in zip(rows, (10.0, 20.0), strict=True):
         row |= cost | {"seconds": seconds}
     told = (
-        "this detector and others, took 15.0 s in the mean, 4.0% of the training's time, "
+        "this detector included, took 15.0 s in the mean, 4.0% of the training's time, "
         "with 7,680 gradients of a rehearsal, and 2.5 MB"
     )
     assert told in " ".join(Page(write_bench(tmp_path, detections=rows).read_text()).text.split())

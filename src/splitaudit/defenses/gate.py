@@ -66,7 +66,7 @@ class Suspicion(nn.Module):
     """Pixels (N, C, H, W) in [0, 1] to the logit (N,) that an image was attacked: that of the most suspicious of
     several judges.
 
-    Who attacks past judges of its own passes by chance a judge that learned alike, but seldom all of them.
+    Who attacks past judges of its own passes by chance a judge that learned alike, and seldom all of them.
     """
 
     def __init__(self, channels: int) -> None:
