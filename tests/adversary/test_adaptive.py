@@ -31,7 +31,7 @@ def test_hardened_surrogates_turn_less_under_attacks_on_the_stale_one() -> None:
     after = [tensor for part in (model.F1, model.F2) for tensor in part.state_dict().values()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     stale = composed(runtime, model.F1, model.F2)
-    crafted = craft_label_free(stale, images, budget, 3, runtime, "adaptive")
+    crafted, _ = craft_label_free(stale, images, budget, 3, runtime, "adaptive")
 
     def turned(*layers: nn.Module) -> float:
         function = composed(runtime, *layers)

@@ -61,7 +61,7 @@ def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> N
     attacked = composed(parts.runtime, model.F1, model.F2)
 
     def crafted(images: Tensor) -> Tensor:
-        return craft_label_free(attacked, images, view.budget, 3, parts.runtime, "test")
+        return craft_label_free(attacked, images, view.budget, 3, parts.runtime, "test")[0]
 
     unseen = crafted(parts.data.test.images[:200])
     gated = Gated(deepcopy(model), deepcopy(model), Suspicion(1), 0.4).eval().requires_grad_(False)

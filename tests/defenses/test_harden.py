@@ -33,7 +33,7 @@ def test_attacks_on_the_stale_copy_lose_their_hold(parts: Parts) -> None:
     stale, test = view.model.whole, parts.data.test.images[:200]
     before = {name: tensor.clone() for name, tensor in stale.state_dict().items()}
     attacked = composed(parts.runtime, view.model.F1, view.model.F2)
-    crafted = craft_label_free(attacked, test, view.budget, 10, parts.runtime, "test")
+    crafted, _ = craft_label_free(attacked, test, view.budget, 10, parts.runtime, "test")
     hardened = harden(settings, view)
     assert all(torch.equal(tensor, before[name]) for name, tensor in stale.state_dict().items())
     lost = accuracy(stale, parts, test) - accuracy(stale, parts, crafted)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from splitaudit.attacks import Budget
-from splitaudit.attacks.objectives import Objective, cosine_shift_from, cross_entropy
+from splitaudit.attacks.objectives import Objective, cross_entropy
 from splitaudit.config import TrainingConfig
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, to_harden_on
+from splitaudit.defenses.crafting import composed, craft_to_harden, overshot, to_harden_on, turned_from
 from splitaudit.defenses.fine_tuning import Learner, Loss, Share, fine_tune, labels_of_all
 from splitaudit.defenses.gate import Suspicion, new_gate
 from splitaudit.defenses.harden import settled
@@ -77,20 +77,19 @@ def make_surrogates(
     runtime, stale = side.runtime, composed(side.runtime, side.shadow, side.layers)
     mirrored = bool(settled(config, side.training).mirrored)
     images = side.images[: config.images]
-    crafted = craft_to_harden(config, stale, images, overshot(budget, config), runtime, "adaptive")
-    with torch.no_grad():
-        features = torch.cat([stale(runtime.pixels(batch)).flatten(1).cpu() for batch in images.split(BATCH)])
+    crafted, features = craft_to_harden(config, stale, images, overshot(budget, config), runtime, "adaptive")
+    features = features.flatten(1)
     head, names = _clustered(features, clusters, runtime)
     variants, surrogates = torch.stack([images, crafted], 1), {}
-    from_features = partial(_as_clients_see, turn_back, _turned_from, config, budget)
+    from_features = partial(_as_clients_see, turn_back, turned_from, config, budget)
     lessons = [
         ("features", variants, nn.Identity(), features, from_features),
         ("clusters", variants, head, names, partial(_as_clients_see, labels_of_all, cross_entropy, config, budget)),
     ]
     if config.overshoot > 1:
-        within = craft_to_harden(config, stale, images, budget, runtime, "adaptive within the budget")
+        within, _ = craft_to_harden(config, stale, images, budget, runtime, "adaptive within the budget")
         held_back = config.model_copy(update={"overshoot": 1.0})
-        from_features = partial(_as_clients_see, turn_back, _turned_from, held_back, budget)
+        from_features = partial(_as_clients_see, turn_back, turned_from, held_back, budget)
         lessons.append((WITHIN, torch.stack([images, within], 1), nn.Identity(), features, from_features))
     batch_size = max(2, round(config.batch_size * len(images) / config.images))
     learning_rate = config.learning_rate * batch_size / config.batch_size
@@ -130,11 +129,6 @@ def _going_without(what: str, warn: Callable[[str], None]) -> Iterator[None]:
 def turn_back(model: Learner, pixels: Tensor, features: Tensor, _generator: torch.Generator) -> Tensor:
     """One minus the cosine between the features of every variant (V, N, C, H, W) and those given (N, D), mean."""
     return 1 - F.cosine_similarity(model(pixels.flatten(0, 1)), features.repeat(len(pixels), 1), dim=1).mean()
-
-
-def _turned_from(features: Tensor) -> Objective:
-    """Turn away from these features (N, D)."""
-    return cosine_shift_from(lambda _x: features)
 
 
 def _as_clients_see(

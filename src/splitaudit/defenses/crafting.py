@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from splitaudit.attacks import RECIPES, Budget, craft
 from splitaudit.attacks.gradients import UPDATES, stepping
-from splitaudit.attacks.objectives import Function, Objective
+from splitaudit.attacks.objectives import Function, Objective, cosine_shift_from
 from splitaudit.attacks.recipes import generous
 from splitaudit.attacks.starts import Start, gaussian
 from splitaudit.attacks.transforms import grey
@@ -20,43 +20,57 @@ BATCH = 128
 
 
 def craft_label_free(
-    function: Function,
+    function: Callable[[Tensor], Tensor],
     images: Tensor,
     budget: Budget,
     steps: int,
     runtime: Runtime,
     *name: object,
     modifiers: Sequence[str] = (),
-) -> Tensor:
+    head: Callable[[Tensor], Tensor] = Tensor.cpu,
+) -> tuple[Tensor, Tensor]:
     """SLADV on `function` with so many steps, of uint8 images (N, C, H, W); rounded to bytes again.
 
-    `name` tells its random draws from others'; `modifiers` are those of attacks' names.
+    `name` tells its random draws from others'; `modifiers` are those of attacks' names. Beside the images comes what
+    `head` makes of the features (N, ...) that `function` gives the images as they are: the attack takes them anyway.
     Raises ConfigError as `Recipe.modified` does.
     """
     recipe = RECIPES["sladv"].modified(modifiers)
     recipe = recipe.configured(steps=steps, step_size=generous, start=gaussian, update=budget.steepest)
-    generator = derive_generator(runtime.seed, "craft", *name)
-    return torch.cat(
-        [
-            to_bytes(recipe.perturb(function, runtime.pixels(batch), None, budget=budget, generator=generator))
-            for batch in images.split(BATCH)
-        ]
-    )
+    generator, made, told = derive_generator(runtime.seed, "craft", *name), [], []
+    for batch in images.split(BATCH):
+        x = runtime.pixels(batch)
+        with torch.no_grad():
+            features = function(x)
+            told.append(head(features))
+        away = replace(recipe, objective=turned_from(features))
+        made.append(to_bytes(away.perturb(function, x, None, budget=budget, generator=generator)))
+    return torch.cat(made), torch.cat(told)
 
 
 def craft_to_harden(
-    config: HardenConfig, function: Function, images: Tensor, budget: Budget, runtime: Runtime, *name: object
-) -> Tensor:
-    """Adversarial images (N, C, H, W) as `harden` learns from them: every second one is made with the modifiers, since
-    servers may use them, or not."""
-    made = torch.empty_like(images)
-    for first, modifiers in enumerate(((), config.modifiers)):
-        own = images[first::2]
-        if len(own) > 0:
-            made[first::2] = craft_label_free(
-                function, own, budget, config.steps, runtime, *name, first, modifiers=modifiers
-            )
-    return made
+    config: HardenConfig,
+    function: Callable[[Tensor], Tensor],
+    images: Tensor,
+    budget: Budget,
+    runtime: Runtime,
+    *name: object,
+    head: Callable[[Tensor], Tensor] = Tensor.cpu,
+) -> tuple[Tensor, Tensor]:
+    """Adversarial images (N, C, H, W) as `harden` learns from them, and what `head` makes of the clean ones' features:
+    every second image is made with the modifiers, since servers may use them, or not."""
+    halves = [
+        craft_label_free(function, own, budget, config.steps, runtime, *name, first, modifiers=modifiers, head=head)
+        for first, modifiers in enumerate(((), config.modifiers))
+        if len(own := images[first::2]) > 0
+    ]
+    made, told = (_interleaved(parts) for parts in zip(*halves, strict=True))
+    return made, told
+
+
+def turned_from(features: Tensor) -> Objective:
+    """Turn away from these features (N, ...)."""
+    return cosine_shift_from(lambda _x: features)
 
 
 def to_harden_on(
@@ -140,3 +154,11 @@ def composed(runtime: Runtime, *layers: nn.Module) -> Callable[[Tensor], Tensor]
         return x.float()
 
     return function
+
+
+def _interleaved(parts: Sequence[Tensor]) -> Tensor:
+    """One of each part in turn."""
+    whole = parts[0].new_empty((sum(len(part) for part in parts), *parts[0].shape[1:]))
+    for first, part in enumerate(parts):
+        whole[first :: len(parts)] = part
+    return whole

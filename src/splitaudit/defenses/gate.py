@@ -6,7 +6,6 @@ and easily told by a small network that was shown such images (Metzen et al., IC
 of two experts (Jacobs et al., Neural Computation 1991).
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -36,8 +35,8 @@ differ less in colour than in brightness, so a gate that sees only what plain at
 passed by what has none."""
 JUDGES = 3
 STEPS, MOST_EPOCHS = 600, 60
-"""Of training each judge: as many epochs as take so many steps, but no more where images are few: it would know them.
-More steps make judges that attacks pass more often."""
+"""Of training each judge: as many epochs as take about so many steps, but no more where images are few: it would know
+them. More steps make judges that attacks pass more often."""
 
 
 class Judge(nn.Module):
@@ -96,7 +95,7 @@ class Suspicion(nn.Module):
         """
         batches = [max(1, round(len(share.targets) / BATCH_SIZE)) for share in shares]
         in_an_epoch = max(batches) if config.parties == "averaged" else sum(batches)
-        epochs = min(MOST_EPOCHS, math.ceil(STEPS / in_an_epoch))
+        epochs = min(MOST_EPOCHS, max(1, round(STEPS / in_an_epoch)))
         config = config.model_copy(update={"epochs": epochs, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE})
         training = training.model_copy(update={"momentum": MOMENTUM, "nesterov": True, "augment": "crop_flip"})
         loss = partial(told_apart, budget=budget)

@@ -22,16 +22,14 @@ from torch.nn import functional as F
 from splitaudit.attacks import Budget
 from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.config import TrainingConfig
-from splitaudit.data import ImageSet
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import BATCH, composed, craft_to_harden, overshot, to_harden_on
+from splitaudit.defenses.crafting import composed, craft_to_harden, overshot, to_harden_on
 from splitaudit.defenses.fine_tuning import Learner, Share, fine_tune, weakened
 from splitaudit.defenses.gate import Gated, Suspicion, new_gate
 from splitaudit.defenses.mirrored import Mirrored
 from splitaudit.defenses.view import Cost, DeliveredView, Trained, labels_of
 from splitaudit.errors import DivergenceError
 from splitaudit.models import SplitModel
-from splitaudit.runtime import Runtime
 
 
 def harden(config: HardenConfig, view: DeliveredView) -> Trained:
@@ -40,11 +38,18 @@ def harden(config: HardenConfig, view: DeliveredView) -> Trained:
     config = settled(config, view.training)
     stale, hardened, runtime = deepcopy(view.model), deepcopy(view.model), view.runtime
     stale.whole.eval().requires_grad_(False)
-    attacked, budget, shares = composed(runtime, stale.F1, stale.F2), overshot(view.budget, config), []
+    attacked, output = composed(runtime, stale.F1, stale.F2), composed(runtime, stale.F3)
+    budget, shares = overshot(view.budget, config), []
+
+    def predicted(features: Tensor) -> Tensor:
+        return output(features).cpu().softmax(1)
+
     for client, share in enumerate(view.shares):
-        crafted = craft_to_harden(config, attacked, share.images, budget, runtime, "harden", client)
-        targets = _targets(stale.whole, share, config.stale_labels, runtime)
-        shares.append(Share(torch.stack([share.images, crafted], 1), targets))
+        crafted, said = craft_to_harden(
+            config, attacked, share.images, budget, runtime, "harden", client, head=predicted
+        )
+        labels = F.one_hot(labels_of(share), said.shape[1]).float()
+        shares.append(Share(torch.stack([share.images, crafted], 1), labels.lerp(said, config.stale_labels)))
     cost = Cost(time.perf_counter() - began, config.steps * sum(len(share.targets) for share in shares))
     cost += fine_tune(
         hardened.whole,
@@ -98,12 +103,3 @@ def hardened_network(config: HardenConfig, build: Callable[[], SplitModel]) -> n
     if config.gate:
         whole = Gated(build(), model, Suspicion(model.image_shape[0]), config.least_share)
     return Mirrored(whole) if config.mirrored else whole
-
-
-@torch.no_grad()
-def _targets(stale: nn.Module, share: ImageSet, stale_labels: float, runtime: Runtime) -> Tensor:
-    """What each image is to be taken for: probabilities (N, classes), of its label and of the delivered model."""
-    with runtime.autocast():
-        scores = [stale(runtime.pixels(batch)).float().cpu() for batch in share.images.split(BATCH)]
-    said = torch.cat(scores).softmax(1)
-    return torch.lerp(F.one_hot(labels_of(share), said.shape[1]).float(), said, stale_labels)
