@@ -165,7 +165,7 @@ def _worst_attack(result: DefenseResult) -> list[str]:
 
 def main() -> None:
     """Print the figures of every seed and defence, and write them as JSON."""
-    parser = common_options(__doc__)
+    parser = common_options(__doc__, images=True)
     parser.add_argument("--defenses", nargs="*", default=["harden"], choices=list(VARIANTS))
     parser.add_argument("--amounts", nargs="*", default=[], help="settings of `harden`, each for itself")
     parser.add_argument("--held-out", action="store_true", help="judge by training images that nobody holds")

@@ -36,6 +36,12 @@ from splitaudit.models.zoo import named_depths
 from splitaudit.runtime import resolve
 
 SOURCES = ("cifar10", "tiny-imagenet", "fashion-mnist")
+SAID_BY = {
+    "runtime.seed": "--first-seed and --seeds",
+    "model.input_end": "--depths, where there is such an option",
+    "attacker.source": "--source or --sources, where there is such an option",
+}
+"""Settings that benchmarks make themselves, and the options that say which."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,22 @@ def each_cut(options: argparse.Namespace) -> Iterator[Passive]:
                 yield load_passive(config, depth, source, config.attacker.images, folder)
 
 
-def common_options(description: str | None) -> argparse.ArgumentParser:
-    """A command line that names the trained models: a config, overrides, seeds and a folder."""
+def common_options(description: str | None, *, images: bool = False) -> argparse.ArgumentParser:
+    """A command line that names the trained models: a config, overrides, seeds and a folder.
+
+    A setting that an option says is no override. With `images`, there is an option for the server's.
+    """
+
+    def override(text: str) -> str:
+        option = said_by.get(text.partition("=")[0])
+        if option is not None:
+            raise argparse.ArgumentTypeError(f"{text} would be overridden here: use {option}")
+        return text
+
+    said_by = SAID_BY | {"attacker.images": "--images"} if images else SAID_BY
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default="cifar10-cpu")
-    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--set", dest="overrides", action="append", default=[], type=override)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)

@@ -36,7 +36,7 @@ passed by what has none."""
 JUDGES = 3
 STEPS, MOST_EPOCHS = 600, 60
 """Of training each judge: as many epochs as take about so many steps, but no more where images are few: it would know
-them. More steps make judges that attacks pass more often."""
+them. Attacks have passed judges that learned for longer, and none of these."""
 
 
 class Judge(nn.Module):
