@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary import own_runtime
-from splitaudit.adversary.adaptive import WITHIN, ServerSide, _as_clients_see, _clustered, _turned_from, make_surrogates
+from splitaudit.adversary.adaptive import WITHIN, ServerSide, _as_clients_see, _clustered, make_surrogates
 from splitaudit.attacks import Budget
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import composed, craft_label_free
+from splitaudit.defenses.crafting import composed, craft_label_free, turned_from
 from splitaudit.defenses.fine_tuning import Share
 from splitaudit.errors import DivergenceError
 from splitaudit.runtime import Runtime
@@ -113,7 +113,7 @@ def test_its_own_images_take_one_more_step_away_from_what_they_are_to_be_taken_f
 
     budget, config = Budget("linf", 0.1), HardenConfig(overshoot=2.0, stepped=0.5, grey=0.0)
     pixels = torch.stack([clean, attacked])
-    _as_clients_see(loss, _turned_from, config, budget, Settled(), pixels, features, generator)  # type: ignore[arg-type]
+    _as_clients_see(loss, turned_from, config, budget, Settled(), pixels, features, generator)  # type: ignore[arg-type]
     as_it_is, reached = shown[0]
     assert torch.equal(as_it_is, clean)
     assert torch.equal(reached[4:], attacked[4:])
@@ -137,7 +137,7 @@ def test_some_of_its_own_attacks_have_no_colours() -> None:
         settled = nn.Identity()
 
     pixels, config = torch.stack([clean, attacked]), HardenConfig(stepped=0.0, grey=0.25)
-    _as_clients_see(loss, _turned_from, config, Budget("linf", 0.1), Settled(), pixels, clean, generator)  # type: ignore[arg-type]
+    _as_clients_see(loss, turned_from, config, Budget("linf", 0.1), Settled(), pixels, clean, generator)  # type: ignore[arg-type]
     added = shown[0][1] - clean
     alike = (added == added[:, :1]).flatten(1).all(1)
     assert float(alike.float().mean()) == pytest.approx(0.25, abs=0.03)

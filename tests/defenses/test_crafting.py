@@ -1,4 +1,4 @@
-"""One more step on the model as it is: from where the stale copy's image lies, within the budget, for some of them."""
+"""What a model is hardened on: images turned away from their clean features, disguised, or one step on."""
 
 import pytest
 import torch
@@ -9,7 +9,27 @@ from splitaudit.attacks import Budget
 from splitaudit.attacks.budget import Norm
 from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.defenses.after_settings import HardenConfig
-from splitaudit.defenses.crafting import disguised, overshot, some_stepped
+from splitaudit.defenses.crafting import composed, craft_to_harden, disguised, overshot, some_stepped
+from splitaudit.runtime import Runtime
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_each_crafted_image_comes_with_what_is_made_of_its_own_clean_features(count: int) -> None:
+    """Also where only every second image is crafted with modifiers; and it is turned away from these."""
+    runtime = Runtime(torch.device("cpu"), "float32", 3)
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Flatten()).requires_grad_(False)
+    images = torch.randint(0, 256, (count, 3, 6, 6), generator=generator, dtype=torch.uint8)
+    function = composed(runtime, layer)
+    budget = Budget("linf", 0.1)
+    crafted, doubled = craft_to_harden(
+        HardenConfig(), function, images, budget, runtime, "test", head=lambda features: 2 * features
+    )
+    before, after = function(runtime.pixels(images)), function(runtime.pixels(crafted))
+    torch.testing.assert_close(doubled, 2 * before)
+    added = (crafted.int() - images.int()).abs().flatten(1).amax(1)
+    assert ((added > 20) & (added <= 26)).all()
+    assert (F.cosine_similarity(before, after) < 0.999).all()
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.4)])
