@@ -137,7 +137,7 @@ def describe(result: DefenseResult, others: Mapping[str, ServerResult]) -> str:
         lines.append(f"  {_under(server.server, server)}")
         lines += [f"    {a.name:<40}{a.accuracy_before:6.1f} -> {a.accuracy:5.1f}" for a in server.attacks]
     lines += [f"  {_under(f'aligned, {source}', server)}" for source, server in others.items()]
-    lines += [f"  {line}" for line in _worst_attack(result)]
+    lines += [f"  {line}" for line in _strongest_attack(result)]
     lines += [f"  white box, {w.name} ({w.n}): {w.accuracy:.1f}" for w in result.white_box]
     return "\n".join(lines)
 
@@ -149,7 +149,7 @@ def _under(name: str, server: ServerResult) -> str:
     return f"{name:<24}{server.accuracy_before:6.1f} -> {server.accuracy:5.1f} ({low:.1f} to {high:.1f}){share}"
 
 
-def _worst_attack(result: DefenseResult) -> list[str]:
+def _strongest_attack(result: DefenseResult) -> list[str]:
     """The single attack of a server that leaves the least: of what the aligned server's attack took, what share that
     leaves back. Both count the attacked images alone."""
     attacks = [attack for server in result.servers if server.knowledge == "server" for attack in server.attacks]
@@ -160,12 +160,12 @@ def _worst_attack(result: DefenseResult) -> list[str]:
     taken, left = result.attacked_clean_before - aligned[0].accuracy_before, f"{worst.accuracy:.1f}"
     if taken > 0:
         left += f", {100 * (worst.accuracy - aligned[0].accuracy_before) / taken:.1f}% of what aligned took"
-    return [f"worst single attack of {len(attacks)}, {worst.name}: {left}"]
+    return [f"strongest single attack of {len(attacks)}, {worst.name}: {left}"]
 
 
 def main() -> None:
     """Print the figures of every seed and defence, and write them as JSON."""
-    parser = common_options(__doc__, images=True)
+    parser = common_options(__doc__, "attacker.images", "defense.after")
     parser.add_argument("--defenses", nargs="*", default=["harden"], choices=list(VARIANTS))
     parser.add_argument("--amounts", nargs="*", default=[], help="settings of `harden`, each for itself")
     parser.add_argument("--held-out", action="store_true", help="judge by training images that nobody holds")

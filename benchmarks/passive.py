@@ -36,12 +36,8 @@ from splitaudit.models.zoo import named_depths
 from splitaudit.runtime import resolve
 
 SOURCES = ("cifar10", "tiny-imagenet", "fashion-mnist")
-SAID_BY = {
-    "runtime.seed": "--first-seed and --seeds",
-    "model.input_end": "--depths, where there is such an option",
-    "attacker.source": "--source or --sources, where there is such an option",
-}
-"""Settings that benchmarks make themselves, and the options that say which."""
+RESERVED = ("runtime.seed", "model.input_end", "attacker.source", "adversary.kind", "adversary.snapshots.kept")
+"""Settings that every benchmark makes itself."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +122,21 @@ def each_cut(options: argparse.Namespace) -> Iterator[Passive]:
                 yield load_passive(config, depth, source, config.attacker.images, folder)
 
 
-def common_options(description: str | None, *, images: bool = False) -> argparse.ArgumentParser:
+def common_options(description: str | None, *more: str) -> argparse.ArgumentParser:
     """A command line that names the trained models: a config, overrides, seeds and a folder.
 
-    A setting that an option says is no override. With `images`, there is an option for the server's.
+    What a benchmark sets itself, `more` besides `RESERVED`, cannot be overridden: it would be in vain.
     """
 
     def override(text: str) -> str:
-        option = said_by.get(text.partition("=")[0])
-        if option is not None:
-            raise argparse.ArgumentTypeError(f"{text} would be overridden here: use {option}")
+        key = text.partition("=")[0]
+        for own in (*RESERVED, *more):
+            if f"{own}.".startswith(f"{key}."):
+                raise argparse.ArgumentTypeError(
+                    f"{text}: {own} is set by this benchmark itself. Leave it out, or see which option says it."
+                )
         return text
 
-    said_by = SAID_BY | {"attacker.images": "--images"} if images else SAID_BY
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default="cifar10-cpu")
     parser.add_argument("--set", dest="overrides", action="append", default=[], type=override)

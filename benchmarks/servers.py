@@ -102,7 +102,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Print the table, and write its rows as JSON."""
-    parser = common_options(__doc__, images=True)
+    parser = common_options(__doc__, "attacker.images")
     parser.add_argument("--depths", nargs="+", default=["depth1"])
     parser.add_argument("--sources", nargs="+", default=list(SOURCES))
     parser.add_argument("--images", type=int, nargs="+", default=[4096])

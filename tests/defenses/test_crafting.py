@@ -10,26 +10,34 @@ from splitaudit.attacks.budget import Norm
 from splitaudit.attacks.objectives import cross_entropy
 from splitaudit.defenses.after_settings import HardenConfig
 from splitaudit.defenses.crafting import composed, craft_to_harden, disguised, overshot, some_stepped
+from splitaudit.randomness import isolated_global_rng
 from splitaudit.runtime import Runtime
 
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_each_crafted_image_comes_with_what_is_made_of_its_own_clean_features(count: int) -> None:
-    """Also where only every second image is crafted with modifiers; and it is turned away from these."""
-    runtime = Runtime(torch.device("cpu"), "float32", 3)
+    """It is turned away from these, by more than noise as large does; and every second one is made with modifiers."""
+    runtime, budget = Runtime(torch.device("cpu"), "float32", 3), Budget("linf", 0.1)
+    with isolated_global_rng(3, "layer"):
+        layer = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Flatten()).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    layer = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Flatten()).requires_grad_(False)
-    images = torch.randint(0, 256, (count, 3, 6, 6), generator=generator, dtype=torch.uint8)
+    images = torch.randint(30, 226, (count, 3, 6, 6), generator=generator, dtype=torch.uint8)
     function = composed(runtime, layer)
-    budget = Budget("linf", 0.1)
-    crafted, doubled = craft_to_harden(
-        HardenConfig(), function, images, budget, runtime, "test", head=lambda features: 2 * features
-    )
+
+    def harden_on(config: HardenConfig) -> tuple[Tensor, Tensor]:
+        return craft_to_harden(config, function, images, budget, runtime, "test", head=lambda features: 2 * features)
+
+    crafted, doubled = harden_on(HardenConfig())
     before, after = function(runtime.pixels(images)), function(runtime.pixels(crafted))
     torch.testing.assert_close(doubled, 2 * before)
-    added = (crafted.int() - images.int()).abs().flatten(1).amax(1)
-    assert ((added > 20) & (added <= 26)).all()
-    assert (F.cosine_similarity(before, after) < 0.999).all()
+    assert (crafted.int() - images.int()).abs().max() <= 26
+    signs = torch.randint(0, 2, images.shape, generator=generator) * 2 - 1
+    noisy = function(runtime.pixels((images.int() + 25 * signs).to(torch.uint8)))
+    assert (F.cosine_similarity(before, after) < F.cosine_similarity(before, noisy)).all()
+    plain, _ = harden_on(HardenConfig(modifiers=()))
+    assert [torch.equal(one, other) for one, other in zip(crafted, plain, strict=True)] == [
+        place % 2 == 0 for place in range(count)
+    ]
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("l2", 0.4)])

@@ -2,6 +2,7 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import cast
 
@@ -17,6 +18,7 @@ from splitaudit.defenses.after_settings import HardenConfig, Parties
 from splitaudit.defenses.crafting import composed, craft_label_free
 from splitaudit.defenses.fine_tuning import Share
 from splitaudit.defenses.gate import FAINTEST, Gated, Judge, Suspicion, new_gate, told_apart
+from splitaudit.defenses.view import Cost
 from splitaudit.experiments.parts import Parts
 from splitaudit.models import SplitModel, cut
 from splitaudit.models.split import build_split_model
@@ -80,6 +82,27 @@ def test_it_tells_what_it_learned_to_and_nothing_else_changes(parts: Parts) -> N
         )
     assert float((clean < 0).float().mean()) > 0.75
     assert float((found > 0).float().mean()) > 0.75
+
+
+@pytest.mark.parametrize(
+    ("batches", "epochs"), [((3,), 60), ((128,), 5), ((375,), 2), ((590,), 1), ((1250,), 1), ((62,) * 10, 1)]
+)
+def test_judges_learn_for_about_as_many_steps_however_many_images_there_are(
+    batches: Sequence[int], epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fine_tune(
+        _model: object, _shares: object, _loss: object, config: HardenConfig, *_: object, **__: object
+    ) -> Cost:
+        asked.append(config.epochs)
+        return Cost(0.0, 0, 0)
+
+    monkeypatch.setattr(gate, "fine_tune", fine_tune)
+    shares = [Share(torch.empty(0), torch.empty(gate.BATCH_SIZE * count)) for count in batches]
+    runtime, training = Runtime(torch.device("cpu"), "float32", 0), TrainingConfig()
+    Suspicion(1).learn(shares, Budget("linf", 0.1), HardenConfig(), training, runtime, "gate")
+    assert asked == [epochs] * gate.JUDGES
 
 
 @pytest.mark.parametrize("parties", ["in-turn", "averaged"])
