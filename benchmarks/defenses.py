@@ -156,11 +156,11 @@ def _strongest_attack(result: DefenseResult) -> list[str]:
     aligned = [attack for attack in attacks if attack.name == "aligned"]
     if not aligned:
         return []
-    worst = min(attacks, key=lambda attack: attack.accuracy)
-    taken, left = result.attacked_clean_before - aligned[0].accuracy_before, f"{worst.accuracy:.1f}"
+    strongest = min(attacks, key=lambda attack: attack.accuracy)
+    taken, left = result.attacked_clean_before - aligned[0].accuracy_before, f"{strongest.accuracy:.1f}"
     if taken > 0:
-        left += f", {100 * (worst.accuracy - aligned[0].accuracy_before) / taken:.1f}% of what aligned took"
-    return [f"strongest single attack of {len(attacks)}, {worst.name}: {left}"]
+        left += f", {100 * (strongest.accuracy - aligned[0].accuracy_before) / taken:.1f}% of what aligned took"
+    return [f"strongest single attack of {len(attacks)}, {strongest.name}: {left}"]
 
 
 def main() -> None:

@@ -111,10 +111,11 @@ def test_the_gate_is_to_be_passed_either_way() -> None:
 
 
 @pytest.mark.parametrize("through", ["stale", "ensemble"])
-@pytest.mark.parametrize(("passed", "gate"), [("a gate", Gate()), ("a judge", left_half)])
+@pytest.mark.parametrize(("passed", "gate", "less_suspected"), [("a gate", Gate(), 3), ("a judge", left_half, 4)])
 def test_what_is_to_pass_the_gate_passes_it_more_easily(
-    through: str, passed: str, gate: Callable[[Tensor], Tensor]
+    through: str, passed: str, gate: Callable[[Tensor], Tensor], less_suspected: int
 ) -> None:
+    """Past one judge all four images do; past three at once, all but the one of which these say the least anyway."""
     attacks = attacks_of(False)
     x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -123,7 +124,8 @@ def test_what_is_to_pass_the_gate_passes_it_more_easily(
 
     weakly, strongly = (suspected(f"sladv+mi+di@{through}, past {passed} ({weight:g})") for weight in EVASION)
     plainly = suspected("sladv+mi+di@stale")
-    assert (strongly < plainly).all() if passed == "a judge" else strongly.mean() < plainly.mean()
+    assert (strongly <= plainly).all()
+    assert int((strongly < plainly).sum()) >= less_suspected
     assert strongly.mean() < weakly.mean()
 
 
