@@ -155,6 +155,10 @@ class AdversaryConfig(Section):
     evasion: EvasionConfig | None = None
     recorded_batches: PositiveInt = 16
     """How many of the last batches of activations the server keeps."""
+    recorded_every: PositiveInt | None = None
+    """Exchanges from one batch that it records to the next, beginning with the first. By default it records all; but
+    with `defense.during: [diverse]`, where each client has input layers of its own, the first client's, whose model is
+    attacked."""
     snapshots: SnapshotConfig | None = None
     """Copies of its layers that it keeps besides, for the adaptive server's attacks on defended models; by default
     none."""
@@ -366,6 +370,11 @@ class RunConfig(Section):
                 "defense.during: scrutinizer held every honest server for malicious where it was measured "
                 "(docs/defenses.md), so its alarm says little. Watch with gradient-decomposition and faint-steps."
             )
+        if self.diverse:
+            cautions.append(
+                "defense.during: with diverse every client ends with a model of its own, whose input layers learned "
+                "from its own images alone. What is audited, and hardened, is the first client's."
+            )
         if self.attack.start == "zero":
             cautions.append(
                 "attack.start=zero: cosine similarity has its maximum at delta = 0, so its gradient there is exactly "
@@ -378,9 +387,18 @@ class RunConfig(Section):
             )
         return cautions
 
+    @property
+    def diverse(self) -> bool:
+        """Whether each client has input layers of its own, so that there are as many models as clients."""
+        return self.defense is not None and "diverse" in self.defense.during
+
+    def derived_adversary(self) -> dict[str, Any]:
+        """The defaults of what was not set in `adversary`."""
+        return self.adversary.derived() | {"recorded_every": self.data.clients if self.diverse else None}
+
     def derived_keys(self) -> set[str]:
         """The settings, as `a.b`, whose values are those that follow from the others."""
-        followed = {"adversary": self.adversary.derived(), "attack": self.attack.derived()}
+        followed = {"adversary": self.derived_adversary(), "attack": self.attack.derived()}
         followed["evaluation"] = {"eps_grid": self.attack.derived_grid()}
         return {
             f"{name}.{key}"

@@ -60,7 +60,8 @@ def resolve(config: RunConfig, *, here: bool = True) -> RunConfig:
         precision = "bf16" if _has_fast_bf16(device) else "float32"
     threads = config.runtime.threads or torch.get_num_threads()
     runtime = config.runtime.model_copy(update={"device": str(device), "precision": precision, "threads": threads})
-    adversary, attack = (_with_derived(config.adversary), _with_derived(config.attack))
+    adversary = _with_derived(config.adversary, config.derived_adversary())
+    attack = _with_derived(config.attack, config.attack.derived())
     snapshots = adversary.snapshots
     if snapshots is not None and snapshots.every is None:
         # The last before the end: a copy of the layers as they are delivered would be no other attack.
@@ -79,8 +80,8 @@ def resolve(config: RunConfig, *, here: bool = True) -> RunConfig:
         ) from None
 
 
-def _with_derived(section: Section) -> Section:
-    open_settings = {key: value for key, value in section.derived().items() if getattr(section, key) is None}
+def _with_derived(section: Section, derived: dict[str, Any]) -> Section:
+    open_settings = {key: value for key, value in derived.items() if getattr(section, key) is None}
     return section.model_copy(update=open_settings)
 
 

@@ -65,6 +65,18 @@ def test_it_answers_with_the_very_gradient_and_keeps_the_last_batches(topology: 
     assert parts.adversary.shadow is None
 
 
+def test_it_records_the_first_client_where_each_has_input_layers_of_its_own() -> None:
+    """Whose model is attacked: the aligned server knows whose turn it is."""
+    ten_clients = ("training.iterations=40", "data.clients=10")
+    parts, views, _ = listened("defense.during=[diverse]", *ten_clients)
+    assert parts.adversary is not None
+    own = [view.activations for view in views[::10]]
+    assert torch.equal(parts.adversary.recording.activations, torch.cat(own))
+    parts, views, _ = listened("defense.during=[diverse]", "adversary.recorded_every=1", *ten_clients)
+    assert parts.adversary is not None
+    assert torch.equal(parts.adversary.recording.activations, torch.cat([view.activations for view in views[-4:]]))
+
+
 @pytest.mark.parametrize("similarity", list(SIMILARITIES))
 def test_with_alpha_it_trains_as_the_published_server(similarity: str) -> None:
     """The same model, the same shadow; and it records all the same."""
@@ -80,10 +92,11 @@ def test_with_alpha_it_trains_as_the_published_server(similarity: str) -> None:
     assert not all(torch.equal(honest[name], t) for name, t in aligned.model.whole.state_dict().items())
 
 
-@pytest.mark.parametrize("alpha", [0, 1])
-def test_a_resumed_listener_is_the_same(alpha: float) -> None:
+@pytest.mark.parametrize(("alpha", "every"), [(0, 1), (1, 1), (0, 3)])
+def test_a_resumed_listener_is_the_same(alpha: float, every: int) -> None:
     """Stopped in the middle, the training ends with the same record, shadow and model."""
-    overrides = ("adversary.kind=aligned", f"adversary.alpha={alpha}", "adversary.recorded_batches=16")
+    kept = ("adversary.recorded_batches=16", f"adversary.recorded_every={every}")
+    overrides = ("adversary.kind=aligned", f"adversary.alpha={alpha}", *kept)
     whole = trained(*overrides)
     stopped, resumed = small_parts(*overrides), small_parts(*overrides)
     rounds = stopped.session.rounds()

@@ -300,7 +300,7 @@ def test_bench_gives_what_prevents_trainings_of_its_own(tmp_path: Path, monkeypa
     """Beside those without, whose audits are what it is compared with; detectors and later defences are in both."""
     monkeypatch.setattr(cli_sweeps, "make_executor", lambda *_args, **_options: Here())
     sets = [part for override in (*SMALL, *TINY) for part in ("--set", override)]
-    named = ("--defense", "input-transform,noise,gradient-decomposition", "--eps", "0.1")
+    named = ("--defense", "input-transform,noise,diverse,gradient-decomposition", "--eps", "0.1")
     out = tmp_path / "out"
     assert splitaudit("bench-defenses", "demo", "--out", str(out), *named, *sets, monkeypatch=monkeypatch) == 0
     results = {
@@ -313,7 +313,15 @@ def test_bench_gives_what_prevents_trainings_of_its_own(tmp_path: Path, monkeypa
         ("input-transform", ""),
         ("input-transform", "noise"),
         ("noise", "noise"),
+        ("input-transform", "diverse"),
+        ("diverse", "diverse"),
     }
+    own = next(row for row in rows if row["defense"] == "diverse" and row["attacker"] == "aligned")
+    with_own = results["gradient-decomposition", "diverse"]
+    assert own["accuracy"] == with_own.attack("aligned").accuracy
+    assert own["traffic_bytes"] > 0
+    assert "one client's model, whose input layers are its own, classifies" in with_own.verdict
+    assert "one client's" not in without.verdict
     noise = {row["attacker"]: row for row in rows if row["defense"] == "noise"}
     assert noise.keys() == {"aligned", "true-input", "white box, pgd"}
     assert noise["aligned"]["accuracy"] == with_noise.attack("aligned").accuracy
@@ -324,9 +332,10 @@ def test_bench_gives_what_prevents_trainings_of_its_own(tmp_path: Path, monkeypa
     gained = pgd["accuracy"] - before.accuracy
     assert pgd["recovered"] == pytest.approx(100 * gained / (before.clean_accuracy - before.accuracy))
     watched = pq.read_table(out / "detections.parquet").to_pylist()
-    assert [row["prevention"] for row in watched] == ["", "noise"]
+    assert [row["prevention"] for row in watched] == ["", "noise", "diverse"]
     page = (out / "defenses.html").read_text()
     assert "noise in the training of a model cut at" in page
+    assert "With diverse there are as many models as clients" in page
 
 
 @pytest.mark.parametrize(

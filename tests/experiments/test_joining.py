@@ -31,9 +31,9 @@ def test_more_than_can_travel_is_refused_before_the_training(monkeypatch: pytest
     assert parts.during is not None
     client = Client(0, parts.data.train, torch.arange(100), config.training, parts.runtime)
     size = 60 * next(parts.model.F1.parameters()).nbytes
-    monkeypatch.setattr(joining, "DEFENSE_BYTES", size)
+    monkeypatch.setattr(joining, "DEFENSE_BYTES", size - 1)
     with pytest.raises(ConfigError, match=r"defense\.during: .* lower defense\.calibration\.iterations"):
         joining._rehearse(parts.during, client, Reporter())
-    monkeypatch.setattr(joining, "DEFENSE_BYTES", 2 * size)
+    monkeypatch.setattr(joining, "DEFENSE_BYTES", size)
     joining._rehearse(parts.during, client, Reporter())
     assert parts.during.calibrated

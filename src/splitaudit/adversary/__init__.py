@@ -37,7 +37,7 @@ def make_adversary(
     if config.trains_shadow:
         stage1 = _tampering(config, untrained_shadow(config, images, cut_shape, runtime), cut_shape, own)
     snapshots = None if config.snapshots is None else Snapshots(config.snapshots)
-    return Listener(config.recorded_batches, stage1, own, snapshots)
+    return Listener(config.recorded_batches, config.recorded_every or 1, stage1, own, snapshots)
 
 
 def _tampering(config: AdversaryConfig, shadow: nn.Module, cut_shape: tuple[int, ...], own: Runtime) -> Stage1:

@@ -1,5 +1,6 @@
 """The server that records what it sees. Aligned shadow layers are fitted to its recording after the training."""
 
+import torch
 from torch import Tensor, nn
 
 from splitaudit.adversary.recorder import Recorder, Recording
@@ -11,13 +12,17 @@ from splitaudit.runtime import Runtime
 
 
 class Listener:
-    """Records the activations of every exchange, and leaves the answer to `stage1`. `snapshots` are of its own layers.
+    """Records activations, and leaves the answer to `stage1`. `snapshots` are of its own layers.
 
     Without one it returns the honest gradient itself: no client can tell it from an honest server.
     """
 
-    def __init__(self, batches: int, stage1: Stage1 | None, runtime: Runtime, snapshots: Snapshots | None) -> None:
+    def __init__(
+        self, batches: int, every: int, stage1: Stage1 | None, runtime: Runtime, snapshots: Snapshots | None
+    ) -> None:
+        """It keeps the last `batches` of the first of every so many exchanges (`every`)."""
         self._recorder = Recorder(batches)
+        self._every, self._exchanges = every, 0
         self._stage1 = stage1
         self._snapshots = snapshots
         self._runtime = runtime
@@ -38,7 +43,9 @@ class Listener:
 
     def respond(self, view: ServerView) -> Tensor:
         """The gradient that `stage1` returns, or the honest one."""
-        self._recorder.record(view.activations)
+        if self._exchanges % self._every == 0:
+            self._recorder.record(view.activations)
+        self._exchanges += 1
         if self._snapshots is not None:
             self._snapshots.watch(view.layers)
         return view.activation_gradient if self._stage1 is None else self._stage1.respond(view)
@@ -51,10 +58,12 @@ class Listener:
         """The recording so far, `stage1`, and the copies of the server layers."""
         stage1 = {} if self._stage1 is None else self._stage1.state()
         snapshots = {} if self._snapshots is None else self._snapshots.state()
-        return join(recorder=self._recorder.state(), stage1=stage1, snapshots=snapshots)
+        parts = join(recorder=self._recorder.state(), stage1=stage1, snapshots=snapshots)
+        return {"exchanges": torch.tensor(self._exchanges), **parts}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
+        self._exchanges = int(state.get("exchanges", 0))  # not in older checkpoints, of servers that record all
         self._recorder.load_state(part(state, "recorder"), self._runtime.device)
         if self._stage1 is not None:
             self._stage1.load_state(part(state, "stage1"))

@@ -8,8 +8,9 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from splitaudit.config import RunConfig, TrainingConfig
+from splitaudit.config import RunConfig
 from splitaudit.defenses.alarm import Detection
+from splitaudit.defenses.diverse import Diverse
 from splitaudit.defenses.during_settings import DuringConfig, DuringDefense
 from splitaudit.defenses.faint_steps import FaintSteps
 from splitaudit.defenses.gradient_decomposition import GradientDecomposition
@@ -23,9 +24,11 @@ from splitaudit.defenses.splitout import SplitOut
 from splitaudit.defenses.trapezoid import Trapezoid
 from splitaudit.errors import ConfigError
 from splitaudit.learning.client import Client, ClientView, Outgoing
+from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.state import State, join, part
 from splitaudit.models import SplitModel
 from splitaudit.randomness import derive_seed
+from splitaudit.runtime import Runtime
 
 _MEMBERS: dict[DuringDefense, Callable[[DuringConfig], Member]] = {
     "noise": lambda config: Noise(config.noise),
@@ -87,6 +90,12 @@ class During:
             for member in self.members:
                 member.settle(self._iterations)
         self._ready = True
+
+    def input_layers(self, client: int, shared: TrainedLayers) -> TrainedLayers:
+        """`F1` of the client of this number."""
+        for member in self.members:
+            shared = member.input_layers(client, shared)
+        return shared
 
     def send(self, batch: Outgoing) -> Outgoing:
         """What all of them together make of the batch."""
@@ -177,6 +186,9 @@ class _Lesson:
     def calibrate(self, client: Client) -> None:
         pass
 
+    def input_layers(self, client: int, shared: TrainedLayers) -> TrainedLayers:
+        return shared
+
     def send(self, batch: Outgoing) -> Outgoing:
         for member in self._members:
             batch = member.rehearse(batch)
@@ -201,18 +213,21 @@ class _Lesson:
 
 
 def make_during(
-    config: RunConfig, input_layers: nn.Module, build: Callable[[int], SplitModel], *, rounds: bool
+    config: RunConfig, input_layers: nn.Module, build: Callable[[int], SplitModel], runtime: Runtime, *, rounds: bool
 ) -> During | None:
-    """The defences that `defense.during` names, or None; `build` makes such an untrained model from a seed, and
-    `rounds` says whether there is a wire that rounds.
+    """The defences that `defense.during` names, or None; `build` makes such an untrained model from a seed, `runtime`
+    is the clients', and `rounds` says whether there is a wire that rounds.
 
     Raises ConfigError where one of them cannot take part in such a training.
     """
     if config.defense is None or not config.defense.during:
         return None
-    _check(config.defense.during, config.training, input_layers)
+    _check(config, config.defense.during, input_layers)
     chosen = [name for name in get_args(DuringDefense) if name in config.defense.during]
-    members = [_MEMBERS[name](config.defense) for name in chosen]
+    members = [
+        _make_diverse(config, build, runtime) if name == "diverse" else _MEMBERS[name](config.defense)
+        for name in chosen
+    ]
     seed = derive_seed(config.runtime.seed, "rehearsal")
     rehearsed = config.defense.calibration.iterations
     return During(
@@ -224,12 +239,23 @@ def make_during(
     )
 
 
-def _check(during: Sequence[DuringDefense], training: TrainingConfig, input_layers: nn.Module) -> None:
+def _make_diverse(config: RunConfig, build: Callable[[int], SplitModel], runtime: Runtime) -> Diverse:
+    def own(client: int) -> TrainedLayers:
+        layers = build(derive_seed(config.runtime.seed, "input layers", client)).F1
+        return TrainedLayers("input", runtime.place(layers.train()), config.training, runtime)
+
+    return Diverse([own(client) for client in range(1, config.data.clients)])
+
+
+def _check(config: RunConfig, during: Sequence[DuringDefense], input_layers: nn.Module) -> None:
+    training = config.training
     if training.schedule != "round_robin":
         raise ConfigError(
             f"defense.during: {', '.join(during)} needs training.schedule=round_robin, in which the client layers go "
             f"from client to client, with what takes part in their steps and what it noticed; not {training.schedule}."
         )
+    if "diverse" in during and config.data.clients == 1:
+        raise ConfigError("defense.during: diverse needs clients that differ: data.clients is 1, choose 2 or more.")
     own_labels = [name for name in ("trapezoid", "faint-steps") if name in during]
     if own_labels and training.topology == "vanilla":
         raise ConfigError(
@@ -240,6 +266,12 @@ def _check(during: Sequence[DuringDefense], training: TrainingConfig, input_laye
             f"training.batch_size: trapezoid needs two halves, so an even number, not {training.batch_size}."
         )
     published = [name for name in ("splitguard", "splitout") if name in during]
+    if published and "diverse" in during:
+        raise ConfigError(
+            f"defense.during: {', '.join(published)} compares gradients of the input layers over the steps, and with "
+            "diverse they are of other layers from step to step: every honest server looks guilty. Watch with "
+            "gradient-decomposition and faint-steps."
+        )
     if published and next(input_layers.parameters(), None) is None:
         raise ConfigError(
             f"defense.during: {', '.join(published)} looks at the gradient of the input layers' first parameter, but "

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from splitaudit.section import Section
 
-Prevention = Literal["noise", "nopeek"]
+Prevention = Literal["noise", "nopeek", "diverse"]
 Detector = Literal["splitguard", "faint-steps", "trapezoid", "gradient-decomposition", "scrutinizer", "splitout"]
 DuringDefense = Literal[Prevention, Detector]
 """In this order they take part in a step, whatever the order they are named in."""

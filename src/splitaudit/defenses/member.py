@@ -5,6 +5,7 @@ from torch import Tensor
 
 from splitaudit.defenses.alarm import Alarm
 from splitaudit.learning.client import ClientView, Outgoing
+from splitaudit.learning.layers import TrainedLayers
 from splitaudit.learning.state import State
 from splitaudit.randomness import derive_generator
 
@@ -19,6 +20,10 @@ class Member:
     """Whether that training is unlike the one to come, in what it sends: then no other defence learns from it."""
     alarm: Alarm | None = None
     """What its scores came to; None for what is no detector."""
+
+    def input_layers(self, client: int, shared: TrainedLayers) -> TrainedLayers:
+        """`F1` of the client of this number."""
+        return shared
 
     def send(self, batch: Outgoing) -> Outgoing:
         """The batch as it is sent."""

@@ -10,7 +10,8 @@ def write_verdict(
     config: RunConfig, clean: CleanResult, attacks: Mapping[str, AttackResult], checks: Mapping[str, Check]
 ) -> str:
     """What the figures say, in words, and what they do not say."""
-    sentences = [f"Left alone, the model classifies {clean.accuracy:.1f}% of {clean.n} test images correctly."]
+    model = "one client's model, whose input layers are its own," if config.diverse else "the model"
+    sentences = [f"Left alone, {model} classifies {clean.accuracy:.1f}% of {clean.n} test images correctly."]
     if not checks["model-learned"].passed:
         return sentences[0] + " That is no better than guessing, so nothing can be said about its robustness."
     noise, ceiling, white_box = attacks.get("noise"), attacks.get("sladv-true-input"), attacks.get("pgd")

@@ -12,7 +12,7 @@ from splitaudit.defenses.during_settings import Detector, Prevention
 from splitaudit.errors import RunError
 from splitaudit.evaluation.defense_result import DefenseResult, ServerResult, WhiteBoxResult, read_defense
 from splitaudit.evaluation.outcomes import to_parquet
-from splitaudit.evaluation.result import AttackResult
+from splitaudit.evaluation.result import AttackResult, Result
 from splitaudit.evaluation.threats import ANCHORED
 from splitaudit.experiments.defending import defense_file
 from splitaudit.experiments.store import write_whole
@@ -168,9 +168,9 @@ def _trained(cell: Finished, without: Finished, home: Path) -> Iterator[dict[str
         "clean_high": after.clean.ci95[1],
         "seconds": longer,
         "share_of_training": 100 * longer / before.training.seconds,
-        # Every sample crosses as often as before, and the model is the same.
+        # Every sample crosses as often as before, and a model is of the same size.
         "gradient_evaluations": 0,
-        "traffic_bytes": 0,
+        "traffic_bytes": _handed_on(after) - _handed_on(before),
         "prediction": 1.0,
         "folder": os.path.relpath(cell.path, home),
     }
@@ -180,6 +180,11 @@ def _trained(cell: Finished, without: Finished, home: Path) -> Iterator[dict[str
         if attack.name in servers or attack.knowledge == "white-box":
             name = servers.get(attack.name, f"white box, {attack.name}")
             yield shared | {"attacker": name, **_compared(attack, theirs[attack.name])}
+
+
+def _handed_on(result: Result) -> int:
+    """Bytes that travel with the layers from client to client."""
+    return 0 if result.training.watching is None else result.training.watching.traffic_bytes
 
 
 def _compared(attack: AttackResult, before: AttackResult) -> dict[str, Any]:

@@ -16,7 +16,12 @@ from splitaudit.experiments.digests import digests
 from splitaudit.experiments.model import model_builder
 from splitaudit.experiments.progress import Reporter, TrainingProgress
 from splitaudit.experiments.run import delivered
-from splitaudit.experiments.serving import DEFENSE_BYTES, with_honest_server
+from splitaudit.experiments.serving import (
+    DEFENSE_BYTES,
+    bytes_of_client_layers,
+    bytes_with_momentum,
+    with_honest_server,
+)
 from splitaudit.experiments.store import RunFolder, write_whole
 from splitaudit.experiments.training import logged_scores, save_state
 from splitaudit.learning.checkpoint import load_checkpoint
@@ -24,6 +29,7 @@ from splitaudit.learning.client import Client, ClientLayers, Defense
 from splitaudit.learning.layers import TrainedLayers, learning_rate
 from splitaudit.learning.schedules import check_rounds
 from splitaudit.learning.state import State, join, part
+from splitaudit.models import SplitModel
 from splitaudit.runtime import resolve, start_runtime
 from splitaudit.transport.certificates import read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, leave, named, open_channel
@@ -74,7 +80,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
     model = builder(config.runtime.seed)
     for each in (model.F1, model.F2, model.F3):
         runtime.place(each.train())
-    during = make_during(config, model.F1, builder, rounds=config.transport.wire == "bf16")
+    during = make_during(config, model.F1, builder, runtime, rounds=config.transport.wire == "bf16")
     specs = specs_of(model, data.train.shape, len(data.train.classes), config, runtime)
     settings = shared_settings(config, data.train.shape, specs)
     with open_channel(config.transport.address, tls) as channel:
@@ -82,7 +88,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
             channel,
             settings,
             specs,
-            _layers_bytes(model.whole),
+            _layers_bytes(model, config.data.clients),
             config.transport,
             runtime.device,
             reporter.say,
@@ -121,6 +127,9 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
                 diary.start,
             )
             server_layers = member.train()
+            if during is not None:
+                # This client's own model is what it keeps.
+                layers.input.load_state(layers.of(number).input.state())
             trained_by_server = {"server": model.F2} | ({"output": model.F3} if vanilla else {})
             for name, module in trained_by_server.items():
                 _load(module, part(server_layers, name))
@@ -188,14 +197,19 @@ def _rehearse(during: During, client: Client, reporter: Reporter) -> None:
     Raises ConfigError if what was learned is too much to travel with the layers.
     """
     reporter.say("Rehearsing an honest training, for the detectors.")
+    before = _size(during)
     during.calibrate(client)
-    size = sum(tensor.nbytes for tensor in during.state().values())
+    size = _size(during) - before
     if size > DEFENSE_BYTES:
         raise ConfigError(
             f"defense.during: what its detectors know takes {size / 2**20:.0f} MiB, and travels with the client "
             f"layers, where there is room for {DEFENSE_BYTES // 2**20}: lower defense.calibration.iterations, or leave "
             "out splitout, which keeps that many gradients of the first layer."
         )
+
+
+def _size(during: During) -> int:
+    return sum(tensor.nbytes for tensor in during.state().values())
 
 
 def _load(module: nn.Module, delivered: State) -> None:
@@ -214,7 +228,6 @@ def _final_state(layers: ClientLayers, server_layers: State, iterations: int) ->
     return {"iteration": torch.tensor(iterations), **join(clients=layers.state(), server=state)}
 
 
-def _layers_bytes(model: nn.Module) -> int:
+def _layers_bytes(model: SplitModel, clients: int) -> int:
     """More than sealed client layers or the trained server layers take."""
-    layers: int = 2 * sum(tensor.nbytes + 512 for tensor in model.state_dict().values()) + DEFENSE_BYTES
-    return layers + 2**16
+    return bytes_of_client_layers(model, clients) + bytes_with_momentum(model.F2)

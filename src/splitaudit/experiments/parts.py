@@ -63,6 +63,6 @@ def build(config: RunConfig, say: Callable[[str], None]) -> Parts:
     server_knows = (config.adversary, data.attacker.images, model.cut_shape, runtime)
     adversary = make_adversary(*server_knows)
     untrained = None if adversary is None else untrained_shadow(*server_knows)
-    during = make_during(config, model.F1, builder, rounds=False)
+    during = make_during(config, model.F1, builder, runtime, rounds=False)
     session = Session(config.training, model, data, adversary, runtime, during)
     return Parts(data, model, adversary, untrained, session, during, runtime, digests(config, data))

@@ -140,7 +140,7 @@ def build_server(config: RunConfig, runtime: Runtime) -> tuple[Server, Specs, in
         images=images,
         batches_per_update=parallel_clients(config.training, config.data.clients),
     )
-    layers_bytes = _bytes_of_client_layers(model)
+    layers_bytes = bytes_of_client_layers(model, config.data.clients)
     del model
     gc.collect()
     return server, specs, layers_bytes
@@ -208,14 +208,14 @@ def _image_shape(config: RunConfig) -> tuple[int, int, int]:
     return transport.image_shape
 
 
-def _bytes_of_client_layers(model: SplitModel) -> int:
-    """Parameters, their momentum, buffers, what safetensors and the seal add, and what the clients' defences keep."""
-    tensors = [tensor for part in (model.F1, model.F3) for tensor in _tensors(part)]
-    return sum(2 * tensor.nbytes + 512 for tensor in tensors) + 4096 + DEFENSE_BYTES
+def bytes_of_client_layers(model: SplitModel, clients: int) -> int:
+    """The most they take when they are sealed. Each client may have input layers of its own (`diverse`)."""
+    return clients * bytes_with_momentum(model.F1) + bytes_with_momentum(model.F3) + 4096 + DEFENSE_BYTES
 
 
-def _tensors(part: nn.Module) -> list[torch.Tensor]:
-    return [*part.parameters(), *part.buffers()]
+def bytes_with_momentum(part: nn.Module) -> int:
+    """Parameters, their momentum, buffers, and what safetensors adds."""
+    return sum(2 * tensor.nbytes + 512 for tensor in (*part.parameters(), *part.buffers()))
 
 
 def _described(adversary: AdversaryConfig) -> str:

@@ -1,6 +1,6 @@
 """A client of split learning: its data, and its side of a split step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -80,6 +80,9 @@ class Defense(Protocol):
     def calibrate(self, client: "Client") -> None:
         """Find out what must be known before this client's next step, unless it is known."""
 
+    def input_layers(self, client: int, shared: TrainedLayers) -> TrainedLayers:
+        """`F1` of the client of this number: `shared`, or its own."""
+
     def send(self, batch: Outgoing) -> Outgoing:
         """The batch as it is sent: other activations of the same shape and type, or other labels."""
 
@@ -110,6 +113,12 @@ class ClientLayers:
     def parts(self) -> list[TrainedLayers]:
         """`F1`, and `F3` if it is here."""
         return [self.input] if self.output is None else [self.input, self.output]
+
+    def of(self, client: int) -> "ClientLayers":
+        """Those that the client of this number trains: with input layers of its own, if the defence gives it some."""
+        if self.defense is None:
+            return self
+        return replace(self, input=self.defense.input_layers(client, self.input))
 
     def copy(self) -> "ClientLayers":
         """The same layers with parameters and optimizers of their own."""
@@ -163,6 +172,7 @@ class Client:
         images, labels = self.batch(batch)
         if layers.defense is not None:
             layers.defense.calibrate(self)
+        layers = layers.of(self.index)
         o1, classes = layers.input.forward(images, iteration), len(self.data.classes)
         sent = Outgoing(self.index, classes, self.runtime, layers, iteration, images, labels, o1)
         if layers.defense is not None:
