@@ -323,7 +323,13 @@ def test_bench_gives_what_prevents_trainings_of_its_own(tmp_path: Path, monkeypa
     assert "one client's model, whose input layers are its own, classifies" in with_own.verdict
     assert "one client's" not in without.verdict
     noise = {row["attacker"]: row for row in rows if row["defense"] == "noise"}
-    assert noise.keys() == {"aligned", "true-input", "white box, pgd"}
+    assert noise.keys() == {"aligned", "true-input", "adaptive", "white box, pgd", "white box, apgd-ce"}
+    of_all, alone = (next(c for c in result.worst_cases if c.knowledge == "server") for result in (with_noise, without))
+    assert "sladv+mi+di@aligned" in of_all.attacks
+    adaptive = noise["adaptive"]
+    assert (adaptive["accuracy"], adaptive["accuracy_before"]) == (of_all.accuracy, alone.accuracy)
+    assert adaptive["accuracy"] <= adaptive["strongest_accuracy"] <= noise["aligned"]["accuracy"]
+    assert adaptive["strongest_accuracy"] == with_noise.attack(adaptive["strongest"]).accuracy
     assert noise["aligned"]["accuracy"] == with_noise.attack("aligned").accuracy
     assert noise["aligned"]["clean"] == with_noise.clean.accuracy
     before = without.attack("pgd")

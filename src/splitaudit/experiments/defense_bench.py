@@ -8,6 +8,10 @@ from splitaudit.defenses.settings import choose
 from splitaudit.errors import ConfigError
 from splitaudit.experiments.grid import Grid, parse_grid
 
+BESIDE_THE_ANCHORS = ("sladv+mi+di@aligned", "apgd-ce")
+"""What an audit of a training with a prevention lacks of what is measured of a delivered model's defences: more that a
+server tries on the model as it knows it, and the stronger white box."""
+
 
 def defense_grid(
     base: str,
@@ -47,13 +51,15 @@ def defense_grid(
         del settings["defense.during"]
         watching = [name for name in defenses if name in get_args(DuringDefense) and name not in preventions]
         crossed["defense.during"] = [watching, *([*watching, name] for name in preventions)]
+    attacks = list(BESIDE_THE_ANCHORS) if preventions else []
     twice = asked.keys() & {*crossed, *chosen, "runtime.seed"}
     if twice:
         raise ConfigError(
             f"--set {', '.join(sorted(twice))}: that is crossed; use --alpha, --eps, --cut, --defense, and --seeds, "
             "which counts from the config's own seed on."
         )
-    return parse_grid({"base": base, "set": settings, "grid": crossed, "seeds": seeds}, "What bench-defenses is told")
+    grid = {"base": base, "set": settings, "grid": crossed, "attacks": attacks, "seeds": seeds}
+    return parse_grid(grid, "What bench-defenses is told")
 
 
 def _by_key(overrides: Sequence[str]) -> dict[str, str]:

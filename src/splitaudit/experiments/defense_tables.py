@@ -12,7 +12,7 @@ from splitaudit.defenses.during_settings import Detector, Prevention
 from splitaudit.errors import RunError
 from splitaudit.evaluation.defense_result import DefenseResult, ServerResult, WhiteBoxResult, read_defense
 from splitaudit.evaluation.outcomes import to_parquet
-from splitaudit.evaluation.result import AttackResult, Result
+from splitaudit.evaluation.result import AttackResult, Result, WorstCase
 from splitaudit.evaluation.threats import ANCHORED
 from splitaudit.experiments.defending import defense_file
 from splitaudit.experiments.store import write_whole
@@ -173,13 +173,22 @@ def _trained(cell: Finished, without: Finished, home: Path) -> Iterator[dict[str
         "traffic_bytes": _handed_on(after) - _handed_on(before),
         "prediction": 1.0,
         "folder": os.path.relpath(cell.path, home),
+        "n": after.attacks[0].n,
     }
-    servers = {name: server for server, name in ANCHORED.items()}
-    theirs = {attack.name: attack for attack in before.attacks}
+    then = {attack.name: attack for attack in before.attacks}
+    for server, name in ANCHORED.items():
+        if name in then:
+            yield shared | {"attacker": server, **_compared(after.attack(name), then[name])}
+    everything, strongest = _all_of_the_server(after), _strongest_of_the_server(after)
+    yield shared | {
+        "attacker": "adaptive",
+        **_compared(everything, _all_of_the_server(before)),
+        "strongest": strongest.name,
+        "strongest_accuracy": strongest.accuracy,
+    }
     for attack in after.attacks:
-        if attack.name in servers or attack.knowledge == "white-box":
-            name = servers.get(attack.name, f"white box, {attack.name}")
-            yield shared | {"attacker": name, **_compared(attack, theirs[attack.name])}
+        if attack.knowledge == "white-box":
+            yield shared | {"attacker": f"white box, {attack.name}", **_compared(attack, then[attack.name])}
 
 
 def _handed_on(result: Result) -> int:
@@ -187,19 +196,28 @@ def _handed_on(result: Result) -> int:
     return 0 if result.training.watching is None else result.training.watching.traffic_bytes
 
 
-def _compared(attack: AttackResult, before: AttackResult) -> dict[str, Any]:
-    lost = before.clean_accuracy - before.accuracy
+def _all_of_the_server(result: Result) -> WorstCase:
+    """All that was crafted with what a server knows, the best for each image."""
+    return next(case for case in result.worst_cases if case.knowledge == "server")
+
+
+def _strongest_of_the_server(result: Result) -> AttackResult:
+    able = _all_of_the_server(result).attacks
+    return min((attack for attack in result.attacks if attack.name in able), key=lambda attack: attack.accuracy)
+
+
+def _compared(attack: AttackResult | WorstCase, before: AttackResult | WorstCase) -> dict[str, Any]:
+    lost = before.accuracy_drop
     return {
         "knowledge": attack.knowledge,
-        "n": attack.n,
         "accuracy_before": before.accuracy,
         **_accuracy(attack),
         "recovered": 100 * (attack.accuracy - before.accuracy) / lost if lost > 0 else None,
-        # Of two trainings, so that their images are not pairs; and by one attack each.
+        # Of two trainings, so that their images are not pairs.
         **dict.fromkeys(("recovered_low", "recovered_high", "strongest", "strongest_accuracy")),
     }
 
 
-def _accuracy(scored: ServerResult | WhiteBoxResult | AttackResult) -> dict[str, float]:
+def _accuracy(scored: ServerResult | WhiteBoxResult | AttackResult | WorstCase) -> dict[str, float]:
     low, high = scored.accuracy_ci95
     return {"accuracy": scored.accuracy, "accuracy_low": low, "accuracy_high": high}
