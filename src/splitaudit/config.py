@@ -353,6 +353,12 @@ class RunConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     transport: TransportConfig = TransportConfig()
 
+    @model_validator(mode="after")
+    def _diverse_clients(self) -> Self:
+        if self.diverse and self.data.clients == 1:
+            raise ValueError("defense.during: diverse needs clients that differ; data.clients is 1, choose 2 or more")
+        return self
+
     def to_yaml(self) -> str:
         """The complete config, as a run folder keeps it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -373,7 +379,7 @@ class RunConfig(Section):
         if self.diverse:
             cautions.append(
                 "defense.during: with diverse every client ends with a model of its own, whose input layers learned "
-                "from its own images alone. What is audited, and hardened, is the first client's."
+                "from its own images alone. What is audited, and hardened, is that of one: of the first, in a run."
             )
         if self.attack.start == "zero":
             cautions.append(
@@ -394,7 +400,8 @@ class RunConfig(Section):
 
     def derived_adversary(self) -> dict[str, Any]:
         """The defaults of what was not set in `adversary`."""
-        return self.adversary.derived() | {"recorded_every": self.data.clients if self.diverse else None}
+        recording = self.diverse and self.adversary.kind != "honest"
+        return self.adversary.derived() | {"recorded_every": self.data.clients if recording else None}
 
     def derived_keys(self) -> set[str]:
         """The settings, as `a.b`, whose values are those that follow from the others."""

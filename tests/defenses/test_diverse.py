@@ -1,14 +1,18 @@
 """Input layers of each client's own: what a step trains, and what each client ends with."""
 
+import threading
 from itertools import islice
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
 from splitaudit.experiments.parts import Parts
+from splitaudit.experiments.progress import Reporter
+from splitaudit.experiments.run import attack
 from splitaudit.learning.client import Client
 from splitaudit.learning.state import part
 from tests.conftest import small_parts
@@ -42,9 +46,10 @@ def test_they_begin_differently_and_a_step_trains_the_clients_own() -> None:
         assert moved == [other <= client for other in range(3)]
 
 
-def test_it_is_the_training_of_models_that_share_all_but_their_input_layers() -> None:
+@pytest.mark.parametrize("topology", ["u_shaped", "vanilla"])
+def test_it_is_the_training_of_models_that_share_all_but_their_input_layers(topology: str) -> None:
     """By hand, bit for bit: three models, each with an optimizer for its input layers, and one for what they share."""
-    parts, plain = small_parts(*THREE, DIVERSE), small_parts(*THREE, DIVERSE)
+    parts, plain = (small_parts(*THREE, DIVERSE, f"training.topology={topology}") for _ in range(2))
     config = plain.session._layers.input.config
     shared, own = plain.model, input_layers(plain)
 
@@ -85,3 +90,16 @@ def test_over_the_network_every_client_ends_with_its_own_model(tmp_path: Path) -
     assert all(torch.equal(second[name], tensor) for name, tensor in state_of(alone).items())
     kept = part(deployment.final("b"), "clients/input/module")
     assert all(torch.equal(kept[name], tensor) for name, tensor in own.items())
+    _, of_first = attack(tmp_path / "run-a", [], [], Reporter())
+    _, of_second = attack(tmp_path / "run-b", [], [], Reporter())
+    assert of_first.attack("sladv-true-input") != of_second.attack("sladv-true-input")
+
+
+def test_a_server_that_is_not_told_is_refused(tmp_path: Path) -> None:
+    """It would expect smaller layers, and an audit's server would record the wrong batches."""
+    deployment = Deployment(tmp_path, DIVERSE)
+    server = threading.Thread(target=deployment.serve, args=("defense.during=[]",), daemon=True)
+    server.start()
+    deployment.wait_for_words("Serving at")
+    deployment.join("a")
+    assert "defense.during: 'diverse' at the client, None at the server" in str(deployment.errors[0])

@@ -92,8 +92,6 @@ def test_rehearsal_is_not_the_training() -> None:
         (("defense.during=[trapezoid]", "training.topology=vanilla"), r"trapezoid.*u_shaped"),
         (("defense.during=[faint-steps]", "training.topology=vanilla"), r"faint-steps.*u_shaped"),
         (("defense.during=[trapezoid]", "training.batch_size=15"), r"batch_size.*even.*15"),
-        (("defense.during=[diverse]", "data.clients=1"), r"diverse.*data\.clients is 1"),
-        (("defense.during=[diverse, splitout]",), r"splitout compares.*diverse"),
     ],
 )
 def test_where_a_defence_cannot_take_part(overrides: tuple[str, ...], message: str) -> None:
@@ -114,6 +112,11 @@ def test_settings() -> None:
         small_config("defense.during=[spltguard]")
     with pytest.raises(ConfigError, match="each defence once"):
         small_config("defense.during=[noise, noise]")
+    for name in ("splitguard", "splitout"):
+        with pytest.raises(ConfigError, match=rf"{name} compares.*diverse"):
+            small_config(f"defense.during=[diverse, {name}]")
+    with pytest.raises(ConfigError, match=r"diverse.*data\.clients is 1"):
+        small_config("defense.during=[diverse]", "data.clients=1")
     with pytest.raises(ConfigError, match=r"defense\.splitguard\.shre.*Did you mean 'share'"):
         small_config("defense.splitguard.shre=0.2")
     plain, idle = load_config("demo"), load_config("demo", ["defense.noise.share=0.2"])

@@ -11,7 +11,11 @@ from splitaudit.learning.state import State, join, part
 
 
 class Diverse(Member):
-    """Gives every client input layers of its own. They travel with the shared ones, so that nobody has to keep them."""
+    """Gives every client input layers of its own.
+
+    The server sees none of them. All travel with the shared layers from client to client, so that whoever is killed
+    loses nothing; the other clients, who could read them, are trusted with them as with what is shared.
+    """
 
     name = "diverse"
 

@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from splitaudit.config import RunConfig
+from splitaudit.config import RunConfig, TrainingConfig
 from splitaudit.defenses.alarm import Detection
 from splitaudit.defenses.diverse import Diverse
 from splitaudit.defenses.during_settings import DuringConfig, DuringDefense
@@ -222,7 +222,7 @@ def make_during(
     """
     if config.defense is None or not config.defense.during:
         return None
-    _check(config, config.defense.during, input_layers)
+    _check(config.defense.during, config.training, input_layers)
     chosen = [name for name in get_args(DuringDefense) if name in config.defense.during]
     members = [
         _make_diverse(config, build, runtime) if name == "diverse" else _MEMBERS[name](config.defense)
@@ -247,15 +247,12 @@ def _make_diverse(config: RunConfig, build: Callable[[int], SplitModel], runtime
     return Diverse([own(client) for client in range(1, config.data.clients)])
 
 
-def _check(config: RunConfig, during: Sequence[DuringDefense], input_layers: nn.Module) -> None:
-    training = config.training
+def _check(during: Sequence[DuringDefense], training: TrainingConfig, input_layers: nn.Module) -> None:
     if training.schedule != "round_robin":
         raise ConfigError(
             f"defense.during: {', '.join(during)} needs training.schedule=round_robin, in which the client layers go "
             f"from client to client, with what takes part in their steps and what it noticed; not {training.schedule}."
         )
-    if "diverse" in during and config.data.clients == 1:
-        raise ConfigError("defense.during: diverse needs clients that differ: data.clients is 1, choose 2 or more.")
     own_labels = [name for name in ("trapezoid", "faint-steps") if name in during]
     if own_labels and training.topology == "vanilla":
         raise ConfigError(
@@ -266,12 +263,6 @@ def _check(config: RunConfig, during: Sequence[DuringDefense], input_layers: nn.
             f"training.batch_size: trapezoid needs two halves, so an even number, not {training.batch_size}."
         )
     published = [name for name in ("splitguard", "splitout") if name in during]
-    if published and "diverse" in during:
-        raise ConfigError(
-            f"defense.during: {', '.join(published)} compares gradients of the input layers over the steps, and with "
-            "diverse they are of other layers from step to step: every honest server looks guilty. Watch with "
-            "gradient-decomposition and faint-steps."
-        )
     if published and next(input_layers.parameters(), None) is None:
         raise ConfigError(
             f"defense.during: {', '.join(published)} looks at the gradient of the input layers' first parameter, but "

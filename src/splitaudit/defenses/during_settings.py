@@ -120,6 +120,17 @@ class DuringConfig(Section):
             raise ValueError(f"during must name each defence once, unlike {', '.join(self.during)}")
         return self
 
+    @model_validator(mode="after")
+    def _comparable_gradients(self) -> Self:
+        published = [name for name in ("splitguard", "splitout") if name in self.during]
+        if published and "diverse" in self.during:
+            raise ValueError(
+                f"during: {', '.join(published)} compares gradients of the first layer over the steps, and with "
+                "diverse they are of other layers from step to step, so that honest servers look guilty. Watch with "
+                "gradient-decomposition and faint-steps"
+            )
+        return self
+
     def training_settings(self) -> dict[str, Any]:
         """What the training depends on: nothing, unless a defence takes part in it."""
         if not self.during:

@@ -9,8 +9,7 @@ from splitaudit.errors import ConfigError
 from splitaudit.experiments.grid import Grid, parse_grid
 
 BESIDE_THE_ANCHORS = ("sladv+mi+di@aligned", "apgd-ce")
-"""What an audit of a training with a prevention lacks of what is measured of a delivered model's defences: more that a
-server tries on the model as it knows it, and the stronger white box."""
+"""So that audits of trainings with a prevention have more than one attack of the server, and the stronger white box."""
 
 
 def defense_grid(

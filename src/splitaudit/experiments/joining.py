@@ -29,7 +29,6 @@ from splitaudit.learning.client import Client, ClientLayers, Defense
 from splitaudit.learning.layers import TrainedLayers, learning_rate
 from splitaudit.learning.schedules import check_rounds
 from splitaudit.learning.state import State, join, part
-from splitaudit.models import SplitModel
 from splitaudit.runtime import resolve, start_runtime
 from splitaudit.transport.certificates import read_credentials
 from splitaudit.transport.grpc_client import GrpcTransport, leave, named, open_channel
@@ -88,7 +87,7 @@ def join_training(config: RunConfig, certs: Path, path: Path, reporter: Reporter
             channel,
             settings,
             specs,
-            _layers_bytes(model, config.data.clients),
+            bytes_of_client_layers(model, config) + bytes_with_momentum(model.F2),
             config.transport,
             runtime.device,
             reporter.say,
@@ -226,8 +225,3 @@ def _final_state(layers: ClientLayers, server_layers: State, iterations: int) ->
     }
     state = {"iteration": torch.tensor(iterations), **join(**server)}
     return {"iteration": torch.tensor(iterations), **join(clients=layers.state(), server=state)}
-
-
-def _layers_bytes(model: SplitModel, clients: int) -> int:
-    """More than sealed client layers or the trained server layers take."""
-    return bytes_of_client_layers(model, clients) + bytes_with_momentum(model.F2)

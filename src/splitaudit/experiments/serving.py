@@ -140,7 +140,7 @@ def build_server(config: RunConfig, runtime: Runtime) -> tuple[Server, Specs, in
         images=images,
         batches_per_update=parallel_clients(config.training, config.data.clients),
     )
-    layers_bytes = bytes_of_client_layers(model, config.data.clients)
+    layers_bytes = bytes_of_client_layers(model, config)
     del model
     gc.collect()
     return server, specs, layers_bytes
@@ -208,9 +208,10 @@ def _image_shape(config: RunConfig) -> tuple[int, int, int]:
     return transport.image_shape
 
 
-def bytes_of_client_layers(model: SplitModel, clients: int) -> int:
-    """The most they take when they are sealed. Each client may have input layers of its own (`diverse`)."""
-    return clients * bytes_with_momentum(model.F1) + bytes_with_momentum(model.F3) + 4096 + DEFENSE_BYTES
+def bytes_of_client_layers(model: SplitModel, config: RunConfig) -> int:
+    """The most they take when they are sealed, with what the clients' defences keep."""
+    inputs = config.data.clients if config.diverse else 1
+    return inputs * bytes_with_momentum(model.F1) + bytes_with_momentum(model.F3) + 4096 + DEFENSE_BYTES
 
 
 def bytes_with_momentum(part: nn.Module) -> int:

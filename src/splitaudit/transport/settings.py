@@ -39,7 +39,9 @@ def shared_settings(config: RunConfig, image_shape: tuple[int, ...], specs: Spec
             for key, value in (("shape", list(spec.shape)), ("dtype", str(spec.dtype).removeprefix("torch.")))
         },
     }
-    return json.dumps(settings | {"cut": crossing}, sort_keys=True)
+    # As many input layers as clients travel then, and whose they are matters to an audit's server.
+    diverse = {"defense.during": "diverse"} if config.diverse else {}
+    return json.dumps(settings | diverse | {"cut": crossing}, sort_keys=True)
 
 
 def fingerprint(settings: str) -> str:
