@@ -45,6 +45,7 @@ EVASIONS = {
     "late": "{begin: LATE}",
     "proportional": "{proportional: true}",
     "both": "{orthogonal: true, proportional: true}",
+    "sparse-orthogonal": "{share: 0.02, orthogonal: true}",
 }
 
 
